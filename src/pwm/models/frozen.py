@@ -1,0 +1,74 @@
+"""A frozen world model specialised to one task, laid out for fast differentiable rollouts.
+
+The first layers of all heads read the same input [z, e, a], so they run as one matrix product;
+the task embedding is constant over a rollout and disappears into the bias. Weights are buffers
+that never require gradients: the model takes part in back-propagation as a function only.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from pwm.models.layers import pad_features
+from pwm.models.world_model import WorldModel
+
+
+class FrozenTaskModel(nn.Module):
+    """World model ``model`` restricted to task index ``task``; same outputs, no weight gradients.
+
+    Attributes:
+        action_mask: [A] of 0/1.
+    """
+
+    action_mask: Tensor
+    z_weight: Tensor
+    a_weight: Tensor
+    bias: Tensor
+
+    def __init__(self, model: WorldModel, task: int):
+        super().__init__()
+        self.config = model.config
+        self.task = task
+        source = deepcopy(model).freeze()
+        heads = [source.dynamics[0].linear, source.reward_head.hidden[0].linear]
+        if source.termination_head is not None:
+            heads.append(source.termination_head.hidden[0].linear)
+        latent, embed = self.config.latent_dim, self.config.task_dim
+        weight = torch.cat([head.weight for head in heads])
+        bias = torch.cat([head.bias for head in heads])
+        index = torch.tensor(task, device=weight.device)
+        if source.embedding is not None:
+            bias = bias + weight[:, latent : latent + embed] @ source.embedding(index)
+        self.register_buffer("z_weight", weight[:, :latent].contiguous())
+        self.register_buffer("a_weight", weight[:, latent + embed :].contiguous())
+        self.register_buffer("bias", bias)
+        self.register_buffer("action_mask", source.action_masks[task].clone())
+        self.widths = [head.out_features for head in heads]
+        self.source = source
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """[..., O] -> [..., D] for this task."""
+        obs = pad_features(obs, self.config.obs_dim)
+        return self.source.encode(obs, torch.tensor(self.task, device=obs.device))
+
+    def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One latent step.
+
+        Args:
+            z: [B, D]; action: [B, A].
+
+        Returns:
+            Next latent [B, D], reward logits [B, bins], termination logits [B] or None.
+        """
+        hidden = torch.addmm(self.bias, z, self.z_weight.t()) + action @ self.a_weight.t()
+        parts = hidden.split(self.widths, dim=-1)
+        dynamics = self.source.dynamics
+        x = dynamics[0].finish(parts[0])
+        z_next = dynamics[2](dynamics[1](x))
+        logits = self.source.reward_head.after_first(parts[1])
+        if self.source.termination_head is None:
+            return z_next, logits, None
+        return z_next, logits, self.source.termination_head.after_first(parts[2]).squeeze(-1)

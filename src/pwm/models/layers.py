@@ -1,0 +1,113 @@
+"""Building blocks shared by all networks: normed linear layers, SimNorm, initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def simnorm(x: Tensor, group: int) -> Tensor:
+    """Simplicial normalisation: softmax over consecutive groups of features.
+
+    Every group of the result is a point of the probability simplex, which bounds the latent and
+    keeps long rollouts smooth. Source: TD-MPC2 (arXiv 2310.16828), section 3.1.
+
+    Args:
+        x: [..., D] with D a multiple of ``group``.
+        group: features in a group (8 in all published models).
+
+    Returns:
+        [..., D], each group non-negative with sum 1.
+    """
+    grouped = x.unflatten(-1, (-1, group))
+    return torch.softmax(grouped, dim=-1).flatten(-2)
+
+
+class SimNorm(nn.Module):
+    """Module form of :func:`simnorm`."""
+
+    def __init__(self, group: int = 8):
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        return simnorm(x, self.group)
+
+
+class NormedLinear(nn.Module):
+    """Linear -> LayerNorm -> activation (Mish unless given), the TD-MPC2 layer."""
+
+    def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.LayerNorm(outputs)
+        self.activation = nn.Mish() if activation is None else activation
+
+    def finish(self, pre_activation: Tensor) -> Tensor:
+        """Everything after the linear map; callers that fuse the linear maps start here."""
+        return self.activation(self.norm(pre_activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.linear(x))
+
+
+class Head(nn.Module):
+    """Hidden NormedLinear layers and a plain linear output.
+
+    Args:
+        inputs: input features.
+        hidden: width of each hidden layer.
+        outputs: output features.
+        zero_last: start with an output of exactly zero (reward and value heads).
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, zero_last: bool = False):
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.hidden = nn.ModuleList(
+            NormedLinear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.out = nn.Linear(widths[-1], outputs)
+        self.zero_last = zero_last
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Continue from the pre-activation of the first hidden layer."""
+        first, *rest = self.hidden
+        x = first.finish(x)  # type: ignore[operator]
+        for layer in rest:
+            x = layer(x)
+        return self.out(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = layer(x)
+        return self.out(x)
+
+
+def init_world_model_weights(module: nn.Module) -> None:
+    """Truncated normal(0.02) weights, zero biases, embeddings uniform(-0.02, 0.02)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.uniform_(part.weight, -0.02, 0.02)
+    for part in module.modules():
+        if isinstance(part, Head) and part.zero_last:
+            nn.init.zeros_(part.out.weight)
+
+
+def pad_features(x: Tensor, width: int) -> Tensor:
+    """Zero-pad the last dimension to ``width``; no copy when it already fits.
+
+    Raises:
+        ValueError: the tensor is wider than ``width``.
+    """
+    missing = width - x.shape[-1]
+    if missing < 0:
+        raise ValueError(f"{x.shape[-1]} features do not fit into {width}")
+    return F.pad(x, (0, missing)) if missing else x
