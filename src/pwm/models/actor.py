@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pwm.models.layers import Mish
+
 
 @dataclass(frozen=True)
 class ActorConfig:
@@ -34,7 +36,7 @@ class Actor(nn.Module):
         units: Sequence[int] = (latent_dim, *config.units)
         layers: list[nn.Module] = []
         for inputs, outputs in zip(units[:-1], units[1:], strict=True):
-            layers += [nn.Linear(inputs, outputs), nn.Mish(), nn.LayerNorm(outputs)]
+            layers += [nn.Linear(inputs, outputs), Mish(), nn.LayerNorm(outputs)]
         actions = action_mask.shape[-1]
         self.body = nn.Sequential(*layers, nn.Linear(units[-1], actions))
         self.log_std = nn.Parameter(torch.full((actions,), config.init_log_std))

@@ -1,0 +1,78 @@
+"""Presets: functions that return complete stage configurations.
+
+Sizes are those of the models released by TD-MPC2 (arXiv 2310.16828, table 8), without the heads
+that PWM does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pwm.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from pwm.stages.pretrain import PretrainConfig
+
+# name: task embedding, latent, hidden, encoder width, encoder hidden layers
+SIZES: dict[str, dict[str, int]] = {
+    "1m": dict(latent_dim=128, hidden_dim=384, encoder_dim=256, encoder_layers=1),
+    "5m": dict(latent_dim=512, hidden_dim=512, encoder_dim=256, encoder_layers=1),
+    "19m": dict(latent_dim=768, hidden_dim=1024, encoder_dim=1024, encoder_layers=2),
+    "48m": dict(latent_dim=768, hidden_dim=1792, encoder_dim=1792, encoder_layers=3),
+    "317m": dict(latent_dim=1376, hidden_dim=4096, encoder_dim=4096, encoder_layers=4),
+}
+
+
+def mt30(size: str) -> PretrainConfig:
+    """30-task DMControl setting of the paper: batch 1024, horizon 16, rho 0.99."""
+    from pwm.stages.pretrain import PretrainConfig
+
+    sizes = dict(SIZES[size])
+    if size == "19m":
+        sizes["latent_dim"] = 512
+    task_dim = 96 if size in ("1m", "317m") else 64
+    return PretrainConfig(**sizes, task_dim=task_dim, batch_size=1024, updates=1_000_000)
+
+
+def mt80(size: str) -> PretrainConfig:
+    """80-task setting of the paper (DMControl and Meta-World)."""
+    from pwm.stages.pretrain import PretrainConfig
+
+    return PretrainConfig(**SIZES[size], task_dim=96, batch_size=1024, updates=1_000_000)
+
+
+def single(size: str) -> PretrainConfig:
+    """One task (or a few): batch 256."""
+    from pwm.stages.pretrain import PretrainConfig
+
+    return PretrainConfig(**SIZES[size], task_dim=64, batch_size=256, updates=50_000)
+
+
+def debug() -> PretrainConfig:
+    """Runs in seconds; for trying out commands, learns next to nothing."""
+    from pwm.stages.pretrain import PretrainConfig
+
+    return PretrainConfig(
+        task_dim=16, latent_dim=32, hidden_dim=32, encoder_dim=32, encoder_layers=1, updates=20,
+        batch_size=16, log_every=5, eval_every=10, eval_batch_size=16, checkpoint_every=10,
+    )  # fmt: skip
+
+
+PRETRAIN: dict[str, Callable[[], Any]] = {
+    **{f"mt30-{size}": partial(mt30, size) for size in SIZES},
+    **{f"mt80-{size}": partial(mt80, size) for size in SIZES},
+    **{f"single-{size}": partial(single, size) for size in SIZES},
+    "debug": debug,
+}
+
+
+def pretrain_preset(name: str) -> PretrainConfig:
+    """Look up a preset of ``pwm pretrain``; underscores and capitals are accepted."""
+    key = name.lower().replace("_", "-")
+    if key not in PRETRAIN:
+        raise UserError(
+            f"unknown preset '{name}'.{nearest(key, PRETRAIN)} Presets: {', '.join(PRETRAIN)}"
+        )
+    return PRETRAIN[key]()

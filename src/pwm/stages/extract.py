@@ -1,0 +1,256 @@
+"""Extract a policy per task from a frozen world model by first-order gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pwm.algorithms.pwm import PWMConfig
+from pwm.data import EpisodeDataset, best_tenth_mean, episode_returns, open_datasets
+from pwm.envs import task_spec
+from pwm.errors import UserError
+from pwm.models.actor import ActorConfig
+from pwm.models.critic import CriticConfig
+from pwm.models.pretrained import Policy, actor_facts, slug
+from pwm.models.world_model import WorldModel
+from pwm.runtime.metrics import MetricsWriter, drop_after
+from pwm.runtime.progress import ProgressBar, say
+from pwm.runtime.run_folder import RunFolder, checkpoint_steps, save_checkpoint
+from pwm.runtime.system import resolve_device
+from pwm.stages.rollout import episode_seeds, run_episodes
+from pwm.stages.trainer import PolicyTrainer, TrainerConfig
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Settings of ``pwm extract``. See docs/extraction.md for the evidence behind the defaults."""
+
+    world_model: str = ""
+    data: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    out: str = ""
+    # length and size
+    updates: int = 10_000
+    batch_size: int = 512
+    horizon: int = 16
+    # objective
+    gamma: float = 0.99
+    lam: float = 0.95
+    reward_space: str = "linear"
+    detach_policy_input: bool = True
+    # optimisation
+    actor_units: tuple[int, ...] = (400, 200, 100)
+    critic_units: tuple[int, ...] = (400, 200)
+    critics: int = 3
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 1e-5
+    critic_passes: int = 8
+    critic_minibatches: int = 4
+    # bookkeeping
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 500
+    eval_episodes: int = 5
+    checkpoint_every: int = 500
+    device: str = "auto"
+    compile: bool = False
+    resume: bool = False
+
+
+def extract(**settings: Any) -> RunFolder:
+    """Python form of ``pwm extract``: keyword arguments are the fields of ExtractConfig.
+
+    ``data`` and ``tasks`` may be single strings. Returns the policy run folder.
+    """
+    for name in ("data", "tasks"):
+        if isinstance(settings.get(name), str):
+            settings[name] = (settings[name],)
+    settings = {k: str(v) if k in ("world_model", "out") else v for k, v in settings.items()}
+    return run(ExtractConfig(**settings))
+
+
+def run(config: ExtractConfig) -> RunFolder:
+    """Train one policy a task against the frozen world model; return the run folder.
+
+    Raises:
+        UserError: unknown task, data that does not fit the model, or an occupied run folder,
+            before any work starts.
+    """
+    _check(config)
+    if not config.resume:
+        RunFolder.check_free(config.out)
+    model = WorldModel.from_pretrained(config.world_model)
+    config = replace(config, tasks=_task_ids(config, model))
+    datasets = open_datasets(config.data)
+    _check_data(config, model, datasets)
+    for dataset in datasets:
+        dataset.check_finite(config.tasks)
+    device = resolve_device(config.device)
+    model = model.to(device).freeze()
+    run_folder = _open_run(config, model, datasets)
+    say(f"{len(config.tasks)} task(s), {config.updates} updates of {config.batch_size} each, "
+        f"on {device}")  # fmt: skip
+    begin = time.monotonic()
+    seconds = {}
+    for task in config.tasks:
+        task_begin = time.monotonic()
+        _extract_task(config, run_folder, model, datasets, task, device)
+        seconds[task] = time.monotonic() - task_begin
+    run_folder.finish(wall_seconds=time.monotonic() - begin, task_seconds=seconds)
+    say(f"Policies written to {config.out}. Next: pwm evaluate {config.out} --episodes 10 --video")
+    return run_folder
+
+
+def _check(config: ExtractConfig) -> None:
+    if not config.world_model:
+        raise UserError("no world model: give its run folder with --world-model RUN")
+    if not config.data:
+        raise UserError("no data: start states come from a data set, give it with --data DIR")
+    if not config.out:
+        raise UserError("no run folder: give one with --out RUN")
+    if config.reward_space not in ("linear", "symlog"):
+        raise UserError(f"--reward-space is 'linear' or 'symlog', not '{config.reward_space}'")
+    for name in ("updates", "batch_size", "horizon", "eval_every", "log_every", "eval_episodes"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _task_ids(config: ExtractConfig, model: WorldModel) -> tuple[str, ...]:
+    """Canonical ids of the asked-for tasks, or all tasks of the model."""
+    if not config.tasks:
+        return model.config.tasks
+    known = model.config.tasks
+    ids = tuple(task if task in known else task_spec(task).id for task in config.tasks)
+    for id_ in ids:
+        model.task_index(id_)
+    return ids
+
+
+def _check_data(
+    config: ExtractConfig, model: WorldModel, datasets: Sequence[EpisodeDataset]
+) -> None:
+    for id_ in config.tasks:
+        index = model.task_index(id_)
+        found = [dataset.tasks[id_] for dataset in datasets if id_ in dataset.tasks]
+        if not found:
+            raise UserError(f"{', '.join(config.data)} holds no episodes of task '{id_}'")
+        expected = (model.config.obs_dims[index], model.config.action_dims[index])
+        for task in found:
+            if (task.obs_dim, task.action_dim) != expected:
+                raise UserError(
+                    f"task '{id_}': the data has observation and action dims "
+                    f"{(task.obs_dim, task.action_dim)}, the world model {expected}"
+                )
+
+
+def _open_run(
+    config: ExtractConfig, model: WorldModel, datasets: Sequence[EpisodeDataset]
+) -> RunFolder:
+    if config.resume:
+        run_folder = RunFolder.open(config.out, stage="extract")
+        if tuple(run_folder.config["tasks"]) != config.tasks:
+            raise UserError(f"{config.out} was started with other tasks; can't resume it")
+        return run_folder
+    facts = {
+        "model": model.config.to_dict(),
+        "actor": actor_facts(ActorConfig(units=config.actor_units)),
+        "tasks": list(config.tasks),
+        "data_returns": {task: _data_returns(datasets, task) for task in config.tasks},
+    }
+    return RunFolder.create(config.out, "extract", config, **facts)
+
+
+def _data_returns(datasets: Sequence[EpisodeDataset], task: str) -> dict[str, float]:
+    returns = episode_returns(datasets, task)
+    return {
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "best_tenth": float(best_tenth_mean(returns)),
+    }
+
+
+def _extract_task(
+    config: ExtractConfig,
+    run_folder: RunFolder,
+    model: WorldModel,
+    datasets: Sequence[EpisodeDataset],
+    task: str,
+    device: str,
+) -> None:
+    """All updates of one task: resume, update, log, evaluate, checkpoint."""
+    folder = run_folder.checkpoints / slug(task)
+    trainer = PolicyTrainer(model, datasets, task, trainer_config(config), device)
+    steps = checkpoint_steps(folder)
+    start = steps[-1] if steps else 0
+    if start >= config.updates:
+        return
+    if start:
+        trainer.load(folder, start)
+    drop_after(run_folder.metrics_path, start, task=task)
+    policy = Policy.build(model, task, trainer.actor)
+    writer = MetricsWriter(run_folder.metrics_path)
+    with ProgressBar(f"extract {task}", config.updates, start) as bar:
+        status = _evaluate(config, writer, 0, policy, trainer) if start == 0 else ""
+        for step in range(start + 1, config.updates + 1):
+            metrics = trainer.update(step)
+            if step % config.log_every == 0 or step == config.updates:
+                trainer.require_finite(metrics, step)
+                writer.write(step, metrics, task=task, kind="train", updates_per_second=bar.rate())
+            if step % config.eval_every == 0 or step == config.updates:
+                status = _evaluate(config, writer, step, policy, trainer)
+            if step % config.checkpoint_every == 0 or step == config.updates:
+                trainer.require_finite(metrics, step)
+                state = None if step == config.updates else trainer.state()
+                save_checkpoint(folder, step, {"policy": policy.state_dict()} | trainer.weights(),
+                                state)  # fmt: skip
+            bar.advance(1, status)
+    writer.close()
+
+
+def trainer_config(config: ExtractConfig) -> TrainerConfig:
+    """The part of the stage's settings that concerns the updates."""
+    update = PWMConfig(
+        horizon=config.horizon, gamma=config.gamma, lam=config.lam,
+        detach_policy_input=config.detach_policy_input, reward_space=config.reward_space,
+        critic_passes=config.critic_passes, critic_minibatches=config.critic_minibatches,
+    )  # fmt: skip
+    return TrainerConfig(
+        update=update, actor=ActorConfig(units=config.actor_units),
+        critic=CriticConfig(config.critic_units, config.critics), updates=config.updates,
+        batch_size=config.batch_size, learning_rate=config.learning_rate,
+        final_learning_rate=config.final_learning_rate, seed=config.seed,
+        compile=config.compile,
+    )  # fmt: skip
+
+
+def _evaluate(
+    config: ExtractConfig, writer: MetricsWriter, step: int, policy: Policy, trainer: PolicyTrainer
+) -> str:
+    """Real return against the value that the model imagines from the same start states."""
+    seeds = episode_seeds(config.seed, f"extraction {policy.task}", config.eval_episodes)
+    episodes = run_episodes(policy.task, policy.act, seeds, config.gamma)
+    with torch.no_grad():
+        first = torch.as_tensor(episodes.first_observations, device=policy.embedded.device)
+        imagined = trainer.critic.minimum(policy.encode(first)).mean().item()
+    writer.write(
+        step,
+        {
+            "real_return": float(episodes.returns.mean()),
+            "real_discounted": float(episodes.discounted.mean()),
+            "imagined_value": imagined,
+            "returns": [float(x) for x in np.asarray(episodes.returns)],
+        },
+        task=policy.task,
+        kind="evaluation",
+    )
+    return (
+        f"return {episodes.returns.mean():.0f} (discounted {episodes.discounted.mean():.0f}, "
+        f"imagined {imagined:.0f})"
+    )

@@ -1,0 +1,283 @@
+"""Pre-train a world model on offline data: data set folders in, run folder out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pwm.algorithms.world_model import WorldModelLossConfig, open_loop_errors, world_model_loss
+from pwm.data import Batch, EpisodeDataset, WindowSampler, open_datasets
+from pwm.errors import UserError, nearest
+from pwm.models.world_model import WorldModel, WorldModelConfig, config_for_tasks
+from pwm.runtime.metrics import MetricsWriter, drop_after
+from pwm.runtime.progress import ProgressBar, say
+from pwm.runtime.run_folder import RunFolder, checkpoint_steps, load_state, save_checkpoint
+from pwm.runtime.system import resolve_device
+from pwm.seeding import stream_seed
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of ``pwm pretrain``; presets fill in sizes, batch and length of training."""
+
+    data: tuple[str, ...] = ()
+    out: str = ""
+    tasks: tuple[str, ...] = ()
+    task_weights: tuple[float, ...] = ()
+    # network sizes
+    task_dim: int = 96
+    latent_dim: int = 512
+    hidden_dim: int = 512
+    encoder_dim: int = 256
+    encoder_layers: int = 1
+    # optimisation
+    updates: int = 100_000
+    batch_size: int = 1024
+    horizon: int = 16
+    rho: float = 0.99
+    consistency_weight: float = 20.0
+    reward_weight: float = 0.1
+    termination_weight: float = 1.0
+    learning_rate: float = 3e-4
+    encoder_lr_scale: float = 0.3
+    decay_fraction: float = 0.0
+    gradient_clip: float = 20.0
+    # bookkeeping
+    seed: int = 0
+    holdout_fraction: float = 0.05
+    log_every: int = 50
+    eval_every: int = 500
+    eval_batch_size: int = 512
+    checkpoint_every: int = 1000
+    device: str = "auto"
+    compile: bool = False
+    resume: bool = False
+
+
+def run(config: PretrainConfig) -> RunFolder:
+    """Train the world model and return its run folder.
+
+    Killed runs go on with ``resume``: batches depend on the step number alone and checkpoints
+    hold weights, optimizer and step, so on a CPU the result is bit for bit the same.
+
+    Raises:
+        UserError: bad data, bad settings or an occupied run folder, before any work starts.
+    """
+    _check(config)
+    if not config.resume:
+        RunFolder.check_free(config.out)
+    datasets = open_datasets(config.data)
+    device = resolve_device(config.device)
+    model_config = model_config_for(config, datasets)
+    for dataset in datasets:
+        dataset.check_finite(model_config.tasks)
+    samplers = _samplers(config, datasets, model_config)
+    torch.manual_seed(stream_seed(config.seed, "world model"))
+    model = WorldModel(model_config).to(device)
+    optimizer = make_optimizer(model, config)
+    run_folder, start = _open_run(config, model, optimizer)
+    say(
+        f"World model: {model.num_parameters():,} parameters, {len(model_config.tasks)} task(s), "
+        f"{config.updates} updates of {config.batch_size} windows on {device}"
+    )
+    begin = time.monotonic()
+    _train(config, run_folder, model, optimizer, samplers, start, device)
+    run_folder.finish(wall_seconds=time.monotonic() - begin, updates=config.updates)
+    say(
+        f"World model written to {config.out}. Next: pwm extract --world-model {config.out} "
+        f"--data {config.data[0]} --out POLICY_RUN"
+    )
+    return run_folder
+
+
+def model_config_for(
+    config: PretrainConfig, datasets: Sequence[EpisodeDataset]
+) -> WorldModelConfig:
+    """Network config from the preset's sizes and the tasks of the data."""
+    available = {id_: task for dataset in datasets for id_, task in dataset.tasks.items()}
+    ids = config.tasks or tuple(available)
+    for id_ in ids:
+        if id_ not in available:
+            raise UserError(f"the data holds no task '{id_}'.{nearest(id_, available)}")
+    chosen = [available[id_] for id_ in ids]
+    sizes = {
+        name: getattr(config, name)
+        for name in ("latent_dim", "hidden_dim", "encoder_dim", "encoder_layers")
+    }
+    sizes["task_dim"] = config.task_dim if len(ids) > 1 else 0
+    ends = any(dataset.tasks[id_].any_terminated() for dataset in datasets
+               for id_ in ids if id_ in dataset.tasks)  # fmt: skip
+    return config_for_tasks(
+        ids,
+        [task.obs_dim for task in chosen],
+        [task.action_dim for task in chosen],
+        [task.episode_length for task in chosen],
+        sizes,
+        termination=ends,
+    )
+
+
+def make_optimizer(model: WorldModel, config: PretrainConfig) -> torch.optim.Adam:
+    """Adam over all weights (the task embedding too), the encoder at its own rate."""
+    encoder = list(model.encoder.parameters())
+    known = {id(p) for p in encoder}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    groups = [
+        {"params": rest, "scale": 1.0},
+        {"params": encoder, "scale": config.encoder_lr_scale},
+    ]
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+
+
+def learning_rate_at(config: PretrainConfig, step: int) -> float:
+    """Constant, then linear to 2 % over the last ``decay_fraction`` of the updates."""
+    span = config.decay_fraction * config.updates
+    left = 1.0 if span == 0 else min(1.0, (config.updates - step) / span)
+    return config.learning_rate * max(left, 0.02)
+
+
+def _check(config: PretrainConfig) -> None:
+    if not config.data:
+        raise UserError("no data: give one or more data set folders with --data DIR...")
+    if not config.out:
+        raise UserError("no run folder: give one with --out RUN")
+    for name in ("updates", "batch_size", "horizon", "log_every", "eval_every", "checkpoint_every"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _samplers(
+    config: PretrainConfig, datasets: Sequence[EpisodeDataset], model: WorldModelConfig
+) -> tuple[WindowSampler, WindowSampler]:
+    """Training and held-out window samplers."""
+    make = partial(
+        WindowSampler, datasets, tasks=model.tasks, horizon=config.horizon,
+        obs_dim=model.obs_dim, action_dim=model.action_dim, seed=config.seed,
+        task_weights=config.task_weights or None, holdout_fraction=config.holdout_fraction,
+    )  # fmt: skip
+    train = make(batch_size=config.batch_size, stream="pretrain", split="train")
+    return train, make(batch_size=config.eval_batch_size, stream="holdout", split="holdout")
+
+
+def _open_run(
+    config: PretrainConfig, model: WorldModel, optimizer: torch.optim.Optimizer
+) -> tuple[RunFolder, int]:
+    """New run folder at step 0, or the resumed one with its state loaded."""
+    if not config.resume:
+        facts = {"model": model.config.to_dict(), "parameters": model.num_parameters()}
+        return RunFolder.create(config.out, "pretrain", config, **facts), 0
+    run_folder = RunFolder.open(config.out, stage="pretrain")
+    if run_folder.config["model"] != _plain(model.config.to_dict()):
+        raise UserError(f"{config.out} was started with other sizes or tasks; can't resume it")
+    steps = checkpoint_steps(run_folder.checkpoints)
+    start = steps[-1] if steps else 0
+    if start:
+        load_training_state(run_folder, start, model, optimizer)
+    drop_after(run_folder.metrics_path, start)
+    say(f"Resuming {config.out} at update {start}")
+    return run_folder, start
+
+
+def load_training_state(
+    run_folder: RunFolder, step: int, model: WorldModel, optimizer: torch.optim.Optimizer
+) -> None:
+    """Weights and optimizer exactly as they were at ``step``."""
+    from pwm.models.pretrained import load_into
+    from pwm.runtime.run_folder import checkpoint_path
+
+    source = checkpoint_path(run_folder.checkpoints, step)
+    load_into(model, source / "world_model.safetensors")
+    optimizer.load_state_dict(load_state(source / "state.pt")["optimizer"])
+
+
+def _train(
+    config: PretrainConfig,
+    run_folder: RunFolder,
+    model: WorldModel,
+    optimizer: torch.optim.Optimizer,
+    samplers: tuple[WindowSampler, WindowSampler],
+    start: int,
+    device: str,
+) -> None:
+    train, holdout = samplers
+    update = make_update(model, optimizer, config)
+    writer = MetricsWriter(run_folder.metrics_path)
+    # one counter for the whole run: the first updates are as visible as the last
+    with ProgressBar("pretrain", config.updates, start) as bar:
+        for step in range(start + 1, config.updates + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(config, step - 1) * group["scale"]
+            metrics = update(*move(train.sample(step), device))
+            status = None
+            if step % config.log_every == 0 or step in (1, config.updates):
+                status = _log(writer, step, metrics, bar.rate(), run_folder)
+            if step % config.eval_every == 0 or step == config.updates:
+                held_out = move(holdout.sample(step), device)
+                writer.write(step, _evaluate(model, held_out), kind="evaluation")
+            if step % config.checkpoint_every == 0 or step == config.updates:
+                _require_finite(metrics, step, run_folder)
+                state = {"optimizer": optimizer.state_dict(), "step": step}
+                weights = {"world_model": model.state_dict()}
+                save_checkpoint(run_folder.checkpoints, step, weights, state)
+            bar.advance(1, status)
+    writer.close()
+
+
+def make_update(model: WorldModel, optimizer: torch.optim.Optimizer, config: PretrainConfig) -> Any:
+    """One optimisation step as a function of a batch; returns metric tensors, never syncs."""
+    loss_config = WorldModelLossConfig(
+        config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
+    )
+    loss_function = torch.compile(world_model_loss) if config.compile else world_model_loss
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def update(*batch: Tensor) -> dict[str, Tensor]:
+        loss, metrics = loss_function(model, *batch, loss_config)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+        optimizer.step()
+        return {**metrics, "grad_norm": norm.detach()}
+
+    return update
+
+
+def move(batch: Batch, device: str) -> tuple[Tensor, ...]:
+    """The batch's tensors on ``device`` in the order that the loss takes them."""
+    fields = (batch.observations, batch.actions, batch.rewards, batch.terminated, batch.task)
+    return tuple(tensor.to(device, non_blocking=True) for tensor in fields)
+
+
+def _evaluate(model: WorldModel, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    observations, actions, rewards, _, task = batch
+    return open_loop_errors(model, observations, actions, rewards, task)
+
+
+def _log(
+    writer: MetricsWriter, step: int, metrics: dict[str, Tensor], rate: float, run: RunFolder
+) -> str:
+    _require_finite(metrics, step, run)
+    writer.write(step, {**metrics, "steps_per_second": rate}, kind="train")
+    return f"loss {float(metrics['loss']):.3f}"
+
+
+def _require_finite(metrics: dict[str, Tensor], step: int, run: RunFolder) -> None:
+    for name, value in metrics.items():
+        if not torch.isfinite(value):
+            raise UserError(
+                f"training diverged: {name} is {float(value)} at update {step}; the last good "
+                f"checkpoint in {run.checkpoints} is kept, try a lower --learning-rate"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: tuples become lists."""
+    import json
+
+    return json.loads(json.dumps(value))
