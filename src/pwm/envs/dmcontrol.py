@@ -1,0 +1,172 @@
+"""DeepMind Control tasks behind the Gymnasium API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from pwm.envs.registry import canonical_id, task_spec
+from pwm.envs.rendering import SceneRenderer, select_gl_backend
+from pwm.errors import MissingExtra, UserError
+
+if TYPE_CHECKING:
+    from dm_control.rl import control
+
+# dm_control's own names, where they differ from "<domain>-<task>".
+_STOCK_NAMES = {
+    "cup-catch": ("ball_in_cup", "catch"),
+}
+
+
+def load_dm_environment(task_id: str, seed: int) -> control.Environment:
+    """Construct the plain dm_control environment of a ``dmc/`` task.
+
+    Args:
+        task_id: id or alias of a ``dmc/`` task.
+        seed: seed of the task's ``numpy.random.RandomState``, which draws every initial state.
+
+    Returns:
+        Environment that takes one *control* step (not agent step) a ``step`` and that stops after
+        the suite's 1000 control steps.
+
+    Raises:
+        MissingExtra: dm_control is not installed.
+        UserError: not a ``dmc/`` task, or a seed outside 0 .. 2**32 - 1.
+    """
+    canonical = canonical_id(task_id)
+    if not canonical.startswith("dmc/"):
+        raise UserError(f"'{task_id}' is no DMControl task; its id would start with 'dmc/'")
+    check_seed(seed)
+    select_gl_backend()
+    try:
+        from dm_control import suite
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "dm_control", "dmcontrol") from None
+    name = canonical.removeprefix("dmc/")
+    domain, _, task = name.partition("-")
+    domain, task = _STOCK_NAMES.get(name, (domain, task.replace("-", "_")))
+    return suite.load(domain, task, task_kwargs={"random": seed})
+
+
+def check_seed(seed: int) -> None:
+    """Raise UserError unless ``seed`` is a whole number in 0 .. 2**32 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise UserError(f"seed must be a whole number, not {seed!r}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed must lie in 0 .. 2**32 - 1, not {seed}")
+
+
+def flatten_observation(observation: dict[str, Any]) -> NDArray[np.float32]:
+    """Concatenate the entries of a dm_control observation in dict order: float32 [O]."""
+    return np.concatenate([np.ravel(value) for value in observation.values()], dtype=np.float32)
+
+
+class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """One ``dmc/`` task.
+
+    Observations are float32 [O], actions float32 [A] in [-1, 1] (values outside are clipped). An
+    agent step repeats the action for 2 control steps and sums their rewards, so a reward lies in
+    [0, 2]. Episodes are truncated after 500 agent steps and never terminate.
+
+    Args:
+        task_id: id or alias of a ``dmc/`` task.
+        seed: seed of the first ``reset()`` that is given none.
+        render_mode: None or ``"rgb_array"``.
+        width, height: size of the pictures in pixels.
+
+    Raises:
+        MissingExtra: dm_control is not installed.
+        UserError: unknown task, unfit seed, unknown render mode.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}
+
+    def __init__(
+        self,
+        task_id: str,
+        seed: int = 0,
+        *,
+        render_mode: str | None = None,
+        width: int = 320,
+        height: int = 320,
+    ):
+        self.task = task_spec(task_id)
+        self.dm_environment = load_dm_environment(task_id, seed)
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
+        self.render_mode = render_mode
+        self.observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (self.task.obs_dim,), np.float32
+        )
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.task.action_dim,), np.float32)
+        control_fps = 1.0 / self.dm_environment.control_timestep()
+        self.metadata = {**self.metadata, "render_fps": control_fps / self.task.action_repeat}
+        self._size = (width, height)
+        self._renderer: SceneRenderer | None = None
+        self._steps: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode; with ``seed``, restart the stream of initial states from it."""
+        if seed is not None:
+            check_seed(seed)
+            self.dm_environment.task.random.seed(int(seed))
+        super().reset(seed=seed)
+        self._steps = 0
+        return flatten_observation(self.dm_environment.reset().observation), {}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Take one agent step (2 control steps).
+
+        Raises:
+            UserError: the action has the wrong shape or is not finite.
+            gymnasium.error.ResetNeeded: no episode is under way.
+        """
+        if self._steps is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        control = self._control(action)
+        reward = 0.0
+        for _ in range(self.task.action_repeat):
+            time_step = self.dm_environment.step(control)
+            reward += float(time_step.reward)
+        self._steps += 1
+        truncated = self._steps == self.task.episode_length
+        if truncated:
+            self._steps = None
+        return flatten_observation(time_step.observation), reward, False, truncated, {}
+
+    def _control(self, action: NDArray[np.float32]) -> NDArray[np.float64]:
+        control = np.asarray(action, np.float64)
+        if control.shape != self.action_space.shape:
+            raise UserError(
+                f"{self.task.id}: action must have shape {self.action_space.shape}, "
+                f"not {control.shape}"
+            )
+        # MuJoCo would quietly replace a NaN control by zero.
+        if not np.isfinite(control).all():
+            raise UserError(f"{self.task.id}: action must be finite, not {control}")
+        return control.clip(-1.0, 1.0)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return a picture, uint8 [H, W, 3]; None unless ``render_mode="rgb_array"``.
+
+        Raises:
+            UserError: no OpenGL renderer works on this machine.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self.dm_environment.physics.model.ptr, *self._size)
+        return self._renderer.render(self.dm_environment.physics.data.ptr)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

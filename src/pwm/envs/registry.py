@@ -1,0 +1,212 @@
+"""The list of tasks: one row a task, names and aliases. Importing it loads no simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from pwm.errors import UserError, nearest
+
+# Module that each optional dependency group brings.
+_EXTRA_MODULES = {"dmcontrol": "dm_control"}
+
+EntryPoint = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Facts about one task.
+
+    Attributes:
+        id: canonical id, such as ``"dmc/walker-walk"``.
+        suites: task sets that hold the task, such as ``("dmc", "mt30")``.
+        obs_dim: length of the (unpadded) observation vector.
+        action_dim: length of the (unpadded) action vector.
+        episode_length: time limit in agent steps; None without a limit.
+        action_repeat: control steps that one agent step takes; their rewards are summed.
+        extra: pip extra that brings the simulator; None when the core install has it.
+    """
+
+    id: str
+    suites: tuple[str, ...]
+    obs_dim: int
+    action_dim: int
+    episode_length: int | None
+    action_repeat: int
+    extra: str | None
+
+    @property
+    def installed(self) -> bool:
+        """Whether the simulator can be imported (looked up, not imported)."""
+        return self.extra is None or find_spec(_EXTRA_MODULES[self.extra]) is not None
+
+
+# (task, observation dim, action dim) in the task order of TD-MPC2's 30-task data.
+_DMC_ROWS: tuple[tuple[str, int, int], ...] = (
+    ("walker-stand", 24, 6),
+    ("walker-walk", 24, 6),
+    ("walker-run", 24, 6),
+    ("cheetah-run", 17, 6),
+    ("reacher-easy", 6, 2),
+    ("reacher-hard", 6, 2),
+    ("acrobot-swingup", 6, 1),
+    ("pendulum-swingup", 3, 1),
+    ("cartpole-balance", 5, 1),
+    ("cartpole-balance-sparse", 5, 1),
+    ("cartpole-swingup", 5, 1),
+    ("cartpole-swingup-sparse", 5, 1),
+    ("cup-catch", 8, 2),
+    ("finger-spin", 9, 2),
+    ("finger-turn-easy", 12, 2),
+    ("finger-turn-hard", 12, 2),
+    ("fish-swim", 24, 5),
+    ("hopper-stand", 15, 4),
+    ("hopper-hop", 15, 4),
+    ("walker-walk-backwards", 24, 6),
+    ("walker-run-backwards", 24, 6),
+    ("cheetah-run-backwards", 17, 6),
+    ("cheetah-run-front", 17, 6),
+    ("cheetah-run-back", 17, 6),
+    ("cheetah-jump", 17, 6),
+    ("hopper-hop-backwards", 15, 4),
+    ("reacher-three-easy", 8, 3),
+    ("reacher-three-hard", 8, 3),
+    ("cup-spin", 8, 2),
+    ("pendulum-spin", 3, 1),
+)
+
+_BUILTIN: dict[str, TaskSpec] = {
+    f"dmc/{name}": TaskSpec(
+        id=f"dmc/{name}",
+        suites=("dmc", "mt30"),
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        episode_length=500,
+        action_repeat=2,
+        extra="dmcontrol",
+    )
+    for name, obs_dim, action_dim in _DMC_ROWS
+}
+
+
+@dataclass(frozen=True)
+class _UserTask:
+    entry_point: EntryPoint
+    suites: tuple[str, ...]
+
+
+_user_tasks: dict[str, _UserTask] = {}
+# Specs whose dims were found by constructing the environment once.
+_measured: dict[str, TaskSpec] = {}
+
+
+def canonical_id(task_id: str) -> str:
+    """Return the canonical id of ``task_id`` or of one of its aliases.
+
+    Accepted besides the canonical ids: TD-MPC2's short names (``walker-walk``), ``-backward`` for
+    ``-backwards``, ``ball-in-cup`` for ``cup``, ``_`` for ``-``. ``gym/...`` ids and registered
+    ids pass unchanged.
+
+    Raises:
+        UserError: unknown id; the message names the nearest ids.
+    """
+    if not isinstance(task_id, str) or not task_id:
+        raise UserError(f"task id must be a text such as 'dmc/walker-walk', not {task_id!r}")
+    if task_id in _user_tasks or task_id.startswith("gym/"):
+        return task_id
+    name = task_id.lower().replace("_", "-").removeprefix("dmc/")
+    name = name.replace("ball-in-cup-", "cup-", 1)
+    if name.endswith("-backward"):
+        name += "s"
+    if f"dmc/{name}" in _BUILTIN:
+        return f"dmc/{name}"
+    hint = nearest(f"dmc/{name}", [*_BUILTIN, *_user_tasks]) or _gymnasium_hint(task_id)
+    raise UserError(f"unknown task '{task_id}'.{hint} See the list: pwm tasks")
+
+
+def _gymnasium_hint(task_id: str) -> str:
+    import gymnasium
+
+    return nearest(f"gym/{task_id}", [f"gym/{name}" for name in gymnasium.registry])
+
+
+def task_spec(task_id: str) -> TaskSpec:
+    """Return the facts of a task.
+
+    Args:
+        task_id: canonical id, alias, ``gym/<registered gymnasium id>`` or an id given to
+            :func:`register`. The dims of the last two kinds come from constructing the
+            environment once.
+
+    Raises:
+        UserError: unknown id, or an environment whose spaces are not flat boxes.
+    """
+    canonical = canonical_id(task_id)
+    if canonical in _BUILTIN:
+        return _BUILTIN[canonical]
+    if canonical not in _measured:
+        from pwm.envs.external import measure
+
+        user = _user_tasks.get(canonical)
+        suites = user.suites if user is not None else ("gym",)
+        _measured[canonical] = measure(canonical, suites)
+    return _measured[canonical]
+
+
+def list_tasks(suite: str | None = None) -> list[TaskSpec]:
+    """Return the built-in and registered tasks, in registry order.
+
+    Args:
+        suite: keep only the tasks of this set; ``"mt30"`` comes in TD-MPC2's task order.
+
+    Raises:
+        UserError: no task belongs to ``suite``.
+    """
+    wanted = [*_BUILTIN, *_user_tasks]
+    if suite is not None:
+        suites = {name: _suites(name) for name in wanted}
+        wanted = [name for name in wanted if suite in suites[name]]
+        if not wanted:
+            known = sorted({tag for tags in suites.values() for tag in tags})
+            raise UserError(
+                f"unknown suite '{suite}'.{nearest(suite, known)} Known: {', '.join(known)}"
+            )
+    return [task_spec(name) for name in wanted]
+
+
+def _suites(task_id: str) -> tuple[str, ...]:
+    return _user_tasks[task_id].suites if task_id in _user_tasks else _BUILTIN[task_id].suites
+
+
+def register(task_id: str, entry_point: EntryPoint, suites: Iterable[str] = ()) -> None:
+    """Add a task of your own, from then on known to every stage of this process.
+
+    Args:
+        task_id: new id, such as ``"mine/arm"``; may not start with ``dmc/`` or ``gym/``.
+        entry_point: callable that returns a new ``gymnasium.Env`` with 1-D ``Box`` observations
+            and a bounded 1-D ``Box`` of actions. It is called without arguments, and with
+            ``render_mode="rgb_array"`` when pictures are wanted. Time limits are its own affair
+            (wrap it in ``gymnasium.wrappers.TimeLimit``).
+        suites: names of the task sets that the task joins.
+
+    Raises:
+        UserError: the id is taken or malformed, or ``entry_point`` is not callable.
+    """
+    if not isinstance(task_id, str) or not task_id or task_id != task_id.strip():
+        raise UserError(f"task id must be a text without blanks around it, not {task_id!r}")
+    if task_id.startswith(("dmc/", "gym/")):
+        raise UserError(f"task id '{task_id}': 'dmc/' and 'gym/' are reserved; use another prefix")
+    if task_id in _user_tasks:
+        raise UserError(f"task id '{task_id}' is registered already; choose another id")
+    if not callable(entry_point):
+        raise UserError(f"task '{task_id}': entry_point must be callable, not {entry_point!r}")
+    tags = (suites,) if isinstance(suites, str) else tuple(suites)
+    _user_tasks[task_id] = _UserTask(entry_point, tags)
+
+
+def entry_point_of(task_id: str) -> EntryPoint | None:
+    """Return the entry point of a registered task; None for every other id."""
+    user = _user_tasks.get(task_id)
+    return None if user is None else user.entry_point
