@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -9,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pwm.envs.registry import canonical_id, task_spec
-from pwm.envs.rendering import SceneRenderer, select_gl_backend
+from pwm.envs.rendering import SceneRenderer, gl_error, select_gl_backend
 from pwm.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
@@ -40,15 +47,57 @@ def load_dm_environment(task_id: str, seed: int) -> control.Environment:
     if not canonical.startswith("dmc/"):
         raise UserError(f"'{task_id}' is no DMControl task; its id would start with 'dmc/'")
     check_seed(seed)
-    select_gl_backend()
+    suite = _import_suite()
+    name = canonical.removeprefix("dmc/")
+    with _without_deprecation_notes():
+        from pwm.envs.dmcontrol_extra import LOADERS
+
+        if name in LOADERS:
+            return LOADERS[name](seed)
+        domain, _, task = name.partition("-")
+        domain, task = _STOCK_NAMES.get(name, (domain, task.replace("-", "_")))
+        return suite.load(domain, task, task_kwargs={"random": seed})
+
+
+def _import_suite() -> ModuleType:
+    """Import ``dm_control.suite`` without the renderer of dm_control's own.
+
+    That renderer opens an EGL display in every process that imports it, fails where none can be
+    opened, and disturbs MuJoCo's renderer at exit; pictures come from the latter alone.
+    """
+    loaded = sys.modules.get("dm_control.suite")
+    if loaded is not None:
+        return loaded
+    backend = select_gl_backend()
     try:
-        from dm_control import suite
+        import mujoco  # noqa: F401  (reads MUJOCO_GL now, for the pictures)
+
+        os.environ["MUJOCO_GL"] = "disable"
+        return import_module("dm_control.suite")
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "dm_control", "dmcontrol") from None
-    name = canonical.removeprefix("dmc/")
-    domain, _, task = name.partition("-")
-    domain, task = _STOCK_NAMES.get(name, (domain, task.replace("-", "_")))
-    return suite.load(domain, task, task_kwargs={"random": seed})
+    # A GL backend that the user asked for and that is not there: PyOpenGL raises AttributeError.
+    except (AttributeError, ImportError, RuntimeError) as error:
+        raise gl_error(backend, error) from error
+    finally:
+        os.environ["MUJOCO_GL"] = backend
+        if not backend:
+            del os.environ["MUJOCO_GL"]
+
+
+@contextmanager
+def _without_deprecation_notes() -> Iterator[None]:
+    """Keep MuJoCo's notes on old attributes in dm_control's own XML from the user's screen."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "is deprecated" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def check_seed(seed: int) -> None:

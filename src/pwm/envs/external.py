@@ -19,7 +19,7 @@ def construct(task_id: str, render_mode: str | None = None) -> gymnasium.Env:
     Raises:
         UserError: unknown id, missing dependency, or an entry point that gives no environment.
     """
-    kwargs = {} if render_mode is None else {"render_mode": render_mode}
+    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     entry_point = entry_point_of(task_id)
     if entry_point is not None:
         env = entry_point(**kwargs)

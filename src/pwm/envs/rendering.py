@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import platform
+import weakref
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,12 @@ def _egl_finds_device() -> bool:
     return bool(signature(address)(0, None, ctypes.byref(count))) and count.value > 0
 
 
+def gl_error(backend: str, error: Exception) -> UserError:
+    """One-line error for an OpenGL backend that does not work, with the remedy."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"OpenGL does not work here (MUJOCO_GL={backend}: {reason}); {_REMEDY}")
+
+
 class SceneRenderer:
     """Draws one MuJoCo model from a camera of it.
 
@@ -95,9 +103,12 @@ class SceneRenderer:
             self._renderer = mujoco.Renderer(model, height, width)
         # The GL bindings raise anything from AttributeError to their own error classes.
         except Exception as error:
-            raise UserError(
-                f"no picture can be drawn here (MUJOCO_GL={backend}: {error}); {_REMEDY}"
-            ) from error
+            raise gl_error(backend, error) from error
+        _open.add(self)
+        # MuJoCo ends EGL at exit; handlers run last-in-first-out, so this one, moved behind
+        # MuJoCo's, frees the contexts while EGL still stands.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         self._camera = camera if camera < model.ncam else -1
 
@@ -107,5 +118,14 @@ class SceneRenderer:
         return self._renderer.render()
 
     def close(self) -> None:
-        """Free the OpenGL context."""
+        """Free the OpenGL context; closing twice does no harm."""
+        _open.discard(self)
         self._renderer.close()
+
+
+_open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
