@@ -27,8 +27,11 @@ VERBS: dict[str, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code (2 for bad input, with one line on stderr)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Spinning OpenMP threads starve each other when cores are few; must be set before torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that never spin wake up too slowly for small kernels (1.7 times slower), threads that
+    # spin for ever starve each other on a busy machine; a short spin is as fast as either at its
+    # best (benchmarks/README.md). Must be set before torch loads.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_overview())

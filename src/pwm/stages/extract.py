@@ -11,7 +11,13 @@ import numpy as np
 import torch
 
 from pwm.algorithms.pwm import PWMConfig
-from pwm.data import EpisodeDataset, best_tenth_mean, episode_returns, open_datasets
+from pwm.data import (
+    EpisodeDataset,
+    StateSampler,
+    best_tenth_mean,
+    episode_returns,
+    open_datasets,
+)
 from pwm.envs import task_spec
 from pwm.errors import UserError
 from pwm.models.actor import ActorConfig
@@ -186,7 +192,12 @@ def _extract_task(
 ) -> None:
     """All updates of one task: resume, update, log, evaluate, checkpoint."""
     folder = run_folder.checkpoints / slug(task)
-    trainer = PolicyTrainer(model, datasets, task, trainer_config(config), device)
+    # uniform over every observation of the task, good behaviour and bad
+    states = StateSampler(
+        datasets, task=task, batch_size=config.batch_size, obs_dim=model.config.obs_dim,
+        seed=config.seed, stream=f"start states {task}",
+    )  # fmt: skip
+    trainer = PolicyTrainer(model, task, states, trainer_config(config), device)
     steps = checkpoint_steps(folder)
     start = steps[-1] if steps else 0
     if start >= config.updates:
@@ -224,9 +235,8 @@ def trainer_config(config: ExtractConfig) -> TrainerConfig:
     return TrainerConfig(
         update=update, actor=ActorConfig(units=config.actor_units),
         critic=CriticConfig(config.critic_units, config.critics), updates=config.updates,
-        batch_size=config.batch_size, learning_rate=config.learning_rate,
-        final_learning_rate=config.final_learning_rate, seed=config.seed,
-        compile=config.compile,
+        learning_rate=config.learning_rate, final_learning_rate=config.final_learning_rate,
+        seed=config.seed, compile=config.compile,
     )  # fmt: skip
 
 

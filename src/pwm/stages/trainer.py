@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pwm.algorithms.normalizers import RunningMoments
 from pwm.algorithms.pwm import PWMConfig, actor_loss, critic_loss, critic_targets
-from pwm.data import EpisodeDataset, StateSampler
 from pwm.errors import UserError
 from pwm.models.actor import Actor, ActorConfig
 from pwm.models.critic import CriticConfig, CriticEnsemble
@@ -31,36 +29,36 @@ class TrainerConfig:
     actor: ActorConfig
     critic: CriticConfig
     updates: int
-    batch_size: int
     learning_rate: float
     final_learning_rate: float
     seed: int
     compile: bool = False
 
 
+class StartStates(Protocol):
+    """Where imagined rollouts begin: observations [B, O] as a pure function of the step."""
+
+    def sample(self, step: int) -> Tensor: ...
+
+
 class PolicyTrainer:
     """Improves one actor-critic against a frozen world model, one :meth:`update` at a time.
 
-    Start states are drawn uniformly from all observations of the task's data; noise and minibatch
-    order come from a generator whose state is part of a checkpoint, so a resumed run repeats the
+    Start states are a function of the step number; noise and minibatch order come from a generator whose state is part of a checkpoint, so a resumed run repeats the
     one that was not killed.
     """
 
     def __init__(
         self,
         model: WorldModel,
-        datasets: Sequence[EpisodeDataset],
         task: str,
+        states: StartStates,
         config: TrainerConfig,
         device: str,
     ):
         self.config, self.task, self.device = config, task, device
-        index = model.task_index(task)
-        self.model = FrozenTaskModel(model, index)
-        self.states = StateSampler(
-            datasets, task=task, batch_size=config.batch_size, obs_dim=model.config.obs_dim,
-            seed=config.seed, stream=f"start states {task}",
-        )  # fmt: skip
+        self.states = states
+        self.model = FrozenTaskModel(model, model.task_index(task))
         torch.manual_seed(stream_seed(config.seed, "policy", task))
         latent = model.config.latent_dim
         self.actor = Actor(latent, self.model.action_mask, config.actor).to(device)

@@ -1,0 +1,216 @@
+"""Collect episodes with a random policy, a learning SAC agent, or the policy of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pwm.data import EpisodeDataset, EpisodeWriter
+from pwm.envs import TaskSpec, make_vec, task_spec
+from pwm.errors import UserError
+from pwm.models.pretrained import slug
+from pwm.runtime.files import read_json, write_json
+from pwm.runtime.progress import ProgressBar, say
+from pwm.seeding import stream_seed
+from pwm.stages.rollout import Act, random_actions
+
+Store = Callable[[NDArray, NDArray, NDArray, bool, float | None], None]
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Settings of ``pwm collect``.
+
+    ``policy`` is "random", "sac" (Stable-Baselines3, trained while it collects; every episode of
+    its replay is kept, in order) or "run:DIR" (a policy run, with Gaussian exploration ``noise``).
+    ``steps`` counts agent steps of this collection, rounded up to whole episodes.
+    """
+
+    task: str = ""
+    policy: str = "random"
+    steps: int = 10_000
+    out: str = ""
+    seed: int = 0
+    noise: float = 0.0
+    num_envs: int = 4
+    learning_rate: float = 3e-4
+    resume: bool = False
+    append: bool = False
+
+
+@dataclass
+class Collection:
+    """Where a collection stands: its settings on disk and what it has stored so far."""
+
+    folder: Path
+    steps: int
+    first_episode: int
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "collect.json"
+
+
+def run(config: CollectConfig) -> Path:
+    """Collect ``steps`` agent steps into the data set ``out`` and return its path.
+
+    Each finished episode is on disk before the next one begins. A killed collection goes on with
+    ``resume``: SAC gets its networks back and its replay from the stored episodes.
+
+    Raises:
+        UserError: bad settings, or episodes of the task are already there and neither ``resume``
+            nor ``append`` was given; nothing is written then.
+    """
+    _check(config)
+    spec = task_spec(config.task)
+    config = replace(config, task=spec.id)
+    act = _fixed_policy(config, spec)
+    collection = _begin(config, spec)
+    done = collection.steps
+    with EpisodeWriter(
+        config.out, spec.id, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
+        episode_length=spec.episode_length, collector=_collector_name(config),
+    ) as writer, ProgressBar(f"collect {spec.id}", config.steps, min(done, config.steps)) as bar:  # fmt: skip
+        write_json(collection.state_file, _settings(config, collection.first_episode))
+
+        def store(
+            observations: NDArray, actions: NDArray, rewards: NDArray, terminated: bool,
+            success: float | None,
+        ) -> None:  # fmt: skip
+            writer.append(observations, actions, rewards, terminated=terminated, seed=config.seed,
+                          success=success)  # fmt: skip
+            bar.advance(len(rewards), f"return {rewards.sum():.1f}")
+
+        left = config.steps - done
+        if left > 0 and act is None:
+            from pwm.stages.sac import collect_with_sac
+
+            collect_with_sac(config, spec, collection.folder, done, collection.first_episode, store)
+        elif left > 0 and act is not None:
+            collect_vectorised(spec, act, left, config.num_envs,
+                               stream_seed(config.seed, "collect", done), store)  # fmt: skip
+    say(f"Data set {config.out}: {writer.num_episodes} episodes, {writer.num_steps} steps of "
+        f"{spec.id}. Next: pwm data info {config.out}, or pwm pretrain PRESET --data {config.out} "
+        "--out RUN")  # fmt: skip
+    return Path(config.out)
+
+
+def collect_vectorised(
+    spec: TaskSpec, act: Act, steps: int, num_envs: int, seed: int, store: Store
+) -> None:
+    """Step ``num_envs`` environments together until ``steps`` agent steps are stored.
+
+    Only whole episodes count, and none is dropped: the last ones are finished by all
+    environments that still run when the goal is reached.
+    """
+    limit = spec.episode_length
+    num_envs = max(1, min(num_envs, -(-steps // limit) if limit else num_envs))
+    limit = limit or steps
+    envs = make_vec(spec.id, num_envs, seed=seed)
+    columns = np.arange(num_envs)
+    observations = np.zeros((limit + 1, num_envs, spec.obs_dim), np.float32)
+    actions = np.zeros((limit, num_envs, spec.action_dim), np.float32)
+    rewards = np.zeros((limit, num_envs), np.float32)
+    counts = np.zeros(num_envs, np.int64)
+    stored = 0
+    try:
+        current, _ = envs.reset(seed=seed)
+        observations[0] = current
+        while stored < steps:
+            chosen = np.asarray(act(current), np.float32)
+            current, reward, terminated, truncated, info = envs.step(chosen)
+            actions[counts, columns], rewards[counts, columns] = chosen, reward
+            counts += 1
+            ended = terminated | truncated
+            observations[counts, columns] = current
+            for i in np.flatnonzero(ended):
+                observations[counts[i], i] = info["final_obs"][i]
+                n = counts[i]
+                store(observations[: n + 1, i], actions[:n, i], rewards[:n, i],
+                      bool(terminated[i]), _success(info, i))  # fmt: skip
+                stored += int(n)
+            if ended.any():
+                counts[ended] = 0
+                observations[0, ended] = current[ended]
+    finally:
+        envs.close()
+
+
+def _success(info: dict[str, Any], index: int) -> float | None:
+    values = info.get("final_info", info).get("success")
+    return None if values is None else float(values[index])
+
+
+def _check(config: CollectConfig) -> None:
+    if not config.out:
+        raise UserError("no data set folder: give one with --out DIR")
+    if config.steps < 1 or config.num_envs < 1:
+        raise UserError("--steps and --num-envs must be at least 1")
+    kind = config.policy.partition(":")[0]
+    if kind not in ("random", "sac", "run") or (kind == "run") != (":" in config.policy):
+        raise UserError(f"--policy is 'random', 'sac' or 'run:DIR', not '{config.policy}'")
+    if config.resume and config.append:
+        raise UserError("--resume continues a collection and --append starts a new one; choose one")
+    if kind == "sac":
+        from pwm.stages.sac import require_sac
+
+        require_sac()
+
+
+def _fixed_policy(config: CollectConfig, spec: TaskSpec) -> Act | None:
+    """Action function of a policy that does not learn; None for SAC."""
+    if config.policy == "sac":
+        return None
+    if config.policy == "random":
+        return random_actions(spec.action_dim, stream_seed(config.seed, "random policy", spec.id))
+    from pwm.models.pretrained import Policy
+
+    policy = Policy.from_pretrained(config.policy.partition(":")[2], spec.id)
+    generator = np.random.default_rng(stream_seed(config.seed, "exploration", spec.id))
+
+    def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        chosen = policy.act(observations)
+        noise = config.noise * generator.standard_normal(chosen.shape)
+        return np.clip(chosen + noise, -1, 1).astype(np.float32)
+
+    return act
+
+
+def _collector_name(config: CollectConfig) -> str:
+    return "sac" if config.policy == "sac" else config.policy.partition(":")[0]
+
+
+def _settings(config: CollectConfig, first_episode: int) -> dict[str, Any]:
+    return {"policy": config.policy, "seed": config.seed, "first_episode": first_episode}
+
+
+def _begin(config: CollectConfig, spec: TaskSpec) -> Collection:
+    """Find out where this collection stands, without writing anything."""
+    folder = Path(config.out) / "tasks" / slug(spec.id)
+    if not (folder / "index.bin").exists():
+        return Collection(folder, 0, 0)
+    try:
+        lengths = EpisodeDataset.open(config.out, allow_empty=True).tasks[spec.id].lengths
+    except KeyError:
+        raise UserError(f"{folder} is damaged: its task.json names another task") from None
+    collection = Collection(folder, 0, len(lengths))
+    if config.append or len(lengths) == 0:
+        return collection
+    if not config.resume:
+        raise UserError(
+            f"{config.out} already holds {len(lengths)} episodes of {spec.id}; go on with "
+            "--resume, add a new collection with --append, or choose another --out"
+        )
+    before = read_json(collection.state_file)
+    if before != _settings(config, before.get("first_episode", 0)):
+        raise UserError(
+            f"{collection.state_file} was made with policy {before.get('policy')} and seed "
+            f"{before.get('seed')}; resume with the same ones"
+        )
+    first = before["first_episode"]
+    return Collection(folder, int(lengths[first:].sum()), first)
