@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pwm.envs.registry import canonical_id, task_spec
 from pwm.envs.rendering import SceneRenderer, gl_error, select_gl_backend
+from pwm.envs.seeds import check_seed
 from pwm.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def load_dm_environment(task_id: str, seed: int) -> control.Environment:
     canonical = canonical_id(task_id)
     if not canonical.startswith("dmc/"):
         raise UserError(f"'{task_id}' is no DMControl task; its id would start with 'dmc/'")
-    check_seed(seed)
+    seed = check_seed(seed)
     suite = _import_suite()
     name = canonical.removeprefix("dmc/")
     with _without_deprecation_notes():
@@ -75,7 +76,8 @@ def _import_suite() -> ModuleType:
         os.environ["MUJOCO_GL"] = "disable"
         return import_module("dm_control.suite")
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "dm_control", "dmcontrol") from None
+        package = (error.name or "dm_control").partition(".")[0]
+        raise MissingExtra(package, "dmcontrol") from None
     # A GL backend that the user asked for and that is not there: PyOpenGL raises AttributeError.
     except (AttributeError, ImportError, RuntimeError) as error:
         raise gl_error(backend, error) from error
@@ -100,14 +102,6 @@ def _without_deprecation_notes() -> Iterator[None]:
         logger.removeFilter(wanted)
 
 
-def check_seed(seed: int) -> None:
-    """Raise UserError unless ``seed`` is a whole number in 0 .. 2**32 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise UserError(f"seed must be a whole number, not {seed!r}")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed must lie in 0 .. 2**32 - 1, not {seed}")
-
-
 def flatten_observation(observation: dict[str, Any]) -> NDArray[np.float32]:
     """Concatenate the entries of a dm_control observation in dict order: float32 [O]."""
     return np.concatenate([np.ravel(value) for value in observation.values()], dtype=np.float32)
@@ -128,7 +122,7 @@ class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     Raises:
         MissingExtra: dm_control is not installed.
-        UserError: unknown task, unfit seed, unknown render mode.
+        UserError: unknown task or unfit seed.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 25}
@@ -144,8 +138,6 @@ class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     ):
         self.task = task_spec(task_id)
         self.dm_environment = load_dm_environment(task_id, seed)
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.task.obs_dim,), np.float32
@@ -162,8 +154,8 @@ class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Start an episode; with ``seed``, restart the stream of initial states from it."""
         if seed is not None:
-            check_seed(seed)
-            self.dm_environment.task.random.seed(int(seed))
+            seed = check_seed(seed)
+            self.dm_environment.task.random.seed(seed)
         super().reset(seed=seed)
         self._steps = 0
         return flatten_observation(self.dm_environment.reset().observation), {}

@@ -10,6 +10,8 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from pwm.envs.registry import TaskSpec, entry_point_of
+from pwm.envs.rendering import select_gl_backend
+from pwm.envs.seeds import check_seed
 from pwm.errors import UserError, nearest
 
 
@@ -20,6 +22,8 @@ def construct(task_id: str, render_mode: str | None = None) -> gymnasium.Env:
         UserError: unknown id, missing dependency, or an entry point that gives no environment.
     """
     kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    # MuJoCo reads its OpenGL backend at its first import, which may come below.
+    select_gl_backend()
     entry_point = entry_point_of(task_id)
     if entry_point is not None:
         env = entry_point(**kwargs)
@@ -33,8 +37,10 @@ def construct(task_id: str, render_mode: str | None = None) -> gymnasium.Env:
         # The ready-made checker is of use to authors of environments; here it would only warn.
         return gymnasium.make(name, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise UserError(f"'{task_id}' needs a package that is not installed: {error}") from None
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise UserError(
+            f"'{task_id}' needs a package that is not installed: {_first_line(error)}"
+        ) from None
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
         hint = nearest(name, gymnasium.registry)
         raise UserError(f"'{task_id}' is no Gymnasium id ({_first_line(error)}).{hint}") from None
 
@@ -71,7 +77,7 @@ class FlatFloatEnv(gymnasium.Wrapper):
             env.close()
             raise UserError(f"'{task_id}': the action space must be bounded, not {action}")
         self._task_id = task_id
-        self._first_seed: int | None = seed
+        self._first_seed: int | None = check_seed(seed)
         self._middle = (action.high.astype(np.float64) + action.low) / 2
         self._reach = (action.high.astype(np.float64) - action.low) / 2
         self._bounds = action
@@ -83,8 +89,7 @@ class FlatFloatEnv(gymnasium.Wrapper):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Reset; the first call without ``seed`` uses the constructor's."""
-        if seed is None:
-            seed = self._first_seed
+        seed = self._first_seed if seed is None else check_seed(seed)
         self._first_seed = None
         observation, info = self.env.reset(seed=seed, options=options)
         return np.asarray(observation, np.float32), info
@@ -111,6 +116,19 @@ class FlatFloatEnv(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(native)
         observation = np.asarray(observation, np.float32)
         return observation, float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """Return the environment's own picture.
+
+        Raises:
+            UserError: a package that it draws with is not installed.
+        """
+        try:
+            return self.env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UserError(
+                f"'{self._task_id}' needs a package to draw: {_first_line(error)}"
+            ) from None
 
 
 def make_external(task_id: str, seed: int = 0, render_mode: str | None = None) -> gymnasium.Env:

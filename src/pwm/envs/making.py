@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import gymnasium
 
 from pwm.envs.registry import canonical_id
+from pwm.envs.seeds import check_seed
 from pwm.errors import UserError
 
 BACKENDS = ("auto", "reference", "batch")
@@ -39,10 +40,15 @@ def make(
         width, height: picture size in pixels of ``dmc/`` tasks; others have a size of their own.
 
     Raises:
-        UserError: unknown task, unfit seed or padding.
+        UserError: unknown task, render mode, unfit seed, padding or picture size.
         MissingExtra: the simulator is not installed.
     """
     canonical = canonical_id(task_id)
+    check_seed(seed)
+    if render_mode not in (None, "rgb_array"):
+        raise UserError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
+    if min(width, height) < 1:
+        raise UserError(f"picture size must be at least 1 x 1 pixel, not {width} x {height}")
     env: gymnasium.Env
     if canonical.startswith("dmc/"):
         from pwm.envs.dmcontrol import DMControlEnv

@@ -91,6 +91,10 @@ _BUILTIN: dict[str, TaskSpec] = {
 }
 
 
+# Scores over these sets are compared with published ones, so nothing may join them.
+_FIXED_SUITES = frozenset({"dmc", "gym", "mt30"})
+
+
 @dataclass(frozen=True)
 class _UserTask:
     entry_point: EntryPoint
@@ -116,20 +120,25 @@ def canonical_id(task_id: str) -> str:
         raise UserError(f"task id must be a text such as 'dmc/walker-walk', not {task_id!r}")
     if task_id in _user_tasks or task_id.startswith("gym/"):
         return task_id
-    name = task_id.lower().replace("_", "-").removeprefix("dmc/")
-    name = name.replace("ball-in-cup-", "cup-", 1)
-    if name.endswith("-backward"):
-        name += "s"
-    if f"dmc/{name}" in _BUILTIN:
-        return f"dmc/{name}"
-    hint = nearest(f"dmc/{name}", [*_BUILTIN, *_user_tasks]) or _gymnasium_hint(task_id)
+    name = _plain_name(task_id)
+    if name in _BUILTIN:
+        return name
+    hint = _gymnasium_hint(task_id) or nearest(name, [*_BUILTIN, *_user_tasks])
     raise UserError(f"unknown task '{task_id}'.{hint} See the list: pwm tasks")
 
 
+def _plain_name(alias: str) -> str:
+    """Spell an alias as the canonical id that it would stand for."""
+    name = alias.lower().replace("_", "-").removeprefix("dmc/")
+    name = name.replace("ball-in-cup-", "cup-", 1)
+    return f"dmc/{name}s" if name.endswith("-backward") else f"dmc/{name}"
+
+
 def _gymnasium_hint(task_id: str) -> str:
+    """Suggestion for a Gymnasium id that lacks its prefix."""
     import gymnasium
 
-    return nearest(f"gym/{task_id}", [f"gym/{name}" for name in gymnasium.registry])
+    return f" Did you mean 'gym/{task_id}'?" if task_id in gymnasium.registry else ""
 
 
 def task_spec(task_id: str) -> TaskSpec:
@@ -192,17 +201,20 @@ def register(task_id: str, entry_point: EntryPoint, suites: Iterable[str] = ()) 
         suites: names of the task sets that the task joins.
 
     Raises:
-        UserError: the id is taken or malformed, or ``entry_point`` is not callable.
+        UserError: the id is taken or malformed, ``entry_point`` is not callable, or a suite is one
+            of the fixed sets.
     """
     if not isinstance(task_id, str) or not task_id or task_id != task_id.strip():
         raise UserError(f"task id must be a text without blanks around it, not {task_id!r}")
     if task_id.startswith(("dmc/", "gym/")):
         raise UserError(f"task id '{task_id}': 'dmc/' and 'gym/' are reserved; use another prefix")
-    if task_id in _user_tasks:
-        raise UserError(f"task id '{task_id}' is registered already; choose another id")
+    if task_id in _user_tasks or _plain_name(task_id) in _BUILTIN:
+        raise UserError(f"task id '{task_id}' is taken already; choose another id")
     if not callable(entry_point):
         raise UserError(f"task '{task_id}': entry_point must be callable, not {entry_point!r}")
     tags = (suites,) if isinstance(suites, str) else tuple(suites)
+    if fixed := _FIXED_SUITES.intersection(tags):
+        raise UserError(f"task '{task_id}': the suite '{min(fixed)}' is fixed; name your own")
     _user_tasks[task_id] = _UserTask(entry_point, tags)
 
 

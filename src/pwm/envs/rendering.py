@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import weakref
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,19 @@ def gl_error(backend: str, error: Exception) -> UserError:
     return UserError(f"OpenGL does not work here (MUJOCO_GL={backend}: {reason}); {_REMEDY}")
 
 
+def _context_class(backend: str) -> Any:
+    """MuJoCo's OpenGL context class of a backend, whichever MuJoCo took at its import."""
+    default = {"Linux": "glfw", "Darwin": "cgl"}.get(platform.system(), "glfw")
+    name = backend.lower() if backend.lower() in ("egl", "osmesa", "cgl") else default
+    return import_module(f"mujoco.{name}").GLContext
+
+
 class SceneRenderer:
     """Draws one MuJoCo model from a camera of it.
 
-    Multisampling and shadows are off: they cost five times the rest of the picture.
+    Multisampling and shadows are off: they cost five times the rest of the picture. MuJoCo's
+    drawing functions are called directly, since ``mujoco.Renderer`` is bound to the backend that
+    was set when MuJoCo was first imported, perhaps long before this package.
 
     Args:
         model: ``mujoco.MjModel``; its offscreen buffer is enlarged to the picture where needed.
@@ -85,12 +95,10 @@ class SceneRenderer:
         camera: index of a camera of the model, -1 for the free camera.
 
     Raises:
-        UserError: a size below 1 pixel, or no OpenGL renderer works on this machine.
+        UserError: no OpenGL renderer works on this machine.
     """
 
     def __init__(self, model: Any, width: int, height: int, camera: int = 0):
-        if width < 1 or height < 1:
-            raise UserError(f"picture size must be at least 1 x 1 pixel, not {width} x {height}")
         backend = select_gl_backend()
         if backend.lower() in _OFF:
             raise UserError(f"rendering is off (MUJOCO_GL={backend}); {_REMEDY}")
@@ -100,27 +108,52 @@ class SceneRenderer:
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         try:
-            self._renderer = mujoco.Renderer(model, height, width)
+            self._gl: Any = _context_class(backend)(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         # The GL bindings raise anything from AttributeError to their own error classes.
         except Exception as error:
             raise gl_error(backend, error) from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._model = model
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._scene = mujoco.MjvScene(model, maxgeom=1000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._options = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        if 0 <= camera < model.ncam:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = camera
+        else:
+            mujoco.mjv_defaultFreeCamera(model, self._camera)
         _open.add(self)
         # MuJoCo ends EGL at exit; handlers run last-in-first-out, so this one, moved behind
         # MuJoCo's, frees the contexts while EGL still stands.
         atexit.unregister(_close_all)
         atexit.register(_close_all)
-        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._camera = camera if camera < model.ncam else -1
 
     def render(self, data: Any) -> NDArray[np.uint8]:
         """Draw the state ``data`` (``mujoco.MjData``): uint8 [H, W, 3]."""
-        self._renderer.update_scene(data, camera=self._camera)
-        return self._renderer.render()
+        import mujoco
+
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            self._model, data, self._options, None, self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL.value, self._scene,
+        )  # fmt: skip
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._rect, self._context)
+        # OpenGL counts rows from the bottom.
+        return np.ascontiguousarray(picture[::-1])
 
     def close(self) -> None:
         """Free the OpenGL context; closing twice does no harm."""
-        _open.discard(self)
-        self._renderer.close()
+        if self in _open:
+            _open.discard(self)
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
 
 
 _open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()

@@ -11,23 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from pwm.envs.making import make
+from pwm.envs.seeds import env_seeds
 from pwm.errors import UserError
-from pwm.seeding import stream_seed
-
-
-def env_seeds(seed: int | Sequence[int], num_envs: int) -> list[int]:
-    """Reset seeds of ``num_envs`` environments.
-
-    An int gives environment i the stream (seed, "env", i); a sequence is taken as it is.
-
-    Raises:
-        UserError: a sequence of another length than ``num_envs``.
-    """
-    if isinstance(seed, int | np.integer):
-        return [stream_seed(int(seed), "env", index) for index in range(num_envs)]
-    if len(seed) != num_envs:
-        raise UserError(f"{len(seed)} seeds given for {num_envs} environments")
-    return [int(value) for value in seed]
 
 
 class ReferenceVectorEnv(SyncVectorEnv):
@@ -41,7 +26,8 @@ class ReferenceVectorEnv(SyncVectorEnv):
         task_id: any id that :func:`pwm.envs.make` takes.
         num_envs: number of environments, at least 1.
         seed: seed of the first ``reset()`` that is given none.
-        pad_to: see :func:`pwm.envs.make`.
+        pad_to: see :func:`pwm.envs.make`; the mask of the real action entries is then also the
+            attribute ``action_mask``, float32 [A].
     """
 
     def __init__(
@@ -56,6 +42,8 @@ class ReferenceVectorEnv(SyncVectorEnv):
             [partial(make, task_id, value, pad_to=pad_to) for value in seeds],
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
+        if pad_to is not None:
+            self.action_mask = self.envs[0].get_wrapper_attr("action_mask")
 
     def reset(
         self,
@@ -71,3 +59,17 @@ class ReferenceVectorEnv(SyncVectorEnv):
         """
         seeds = None if seed is None else env_seeds(seed, self.num_envs)
         return super().reset(seed=seeds, options=options)  # type: ignore[arg-type]
+
+    def step(self, actions: NDArray[np.float32]) -> tuple[Any, ...]:
+        """Take one agent step in every environment with ``actions`` float32 [N, A].
+
+        Raises:
+            UserError: wrong shape or a non-finite action; no environment has stepped then.
+        """
+        if np.shape(actions) != self.action_space.shape:
+            raise UserError(
+                f"actions must have shape {self.action_space.shape}, not {np.shape(actions)}"
+            )
+        if not np.isfinite(actions).all():
+            raise UserError("actions must be finite")
+        return super().step(actions)
