@@ -1,0 +1,47 @@
+"""Offline data: episodes on disk, samplers of windows and states."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pwm.data.dataset import (
+        EpisodeDataset,
+        TaskData,
+        best_tenth_mean,
+        episode_returns,
+        open_datasets,
+    )
+    from pwm.data.sampler import Batch, StateSampler, WindowSampler
+    from pwm.data.writer import EpisodeWriter
+
+_HOMES = {
+    "Batch": "sampler",
+    "EpisodeDataset": "dataset",
+    "EpisodeWriter": "writer",
+    "StateSampler": "sampler",
+    "TaskData": "dataset",
+    "WindowSampler": "sampler",
+    "best_tenth_mean": "dataset",
+    "episode_returns": "dataset",
+    "open_datasets": "dataset",
+}
+
+__all__ = [
+    "Batch",
+    "EpisodeDataset",
+    "EpisodeWriter",
+    "StateSampler",
+    "TaskData",
+    "WindowSampler",
+    "best_tenth_mean",
+    "episode_returns",
+    "open_datasets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"pwm.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'pwm.data' has no attribute '{name}'")

@@ -1,0 +1,57 @@
+"""The needed FLOPs by arithmetic are those that the updates really do: nothing is wasted."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch.utils.flop_counter import FlopCounterMode
+
+from pwm.models.world_model import WorldModel
+from pwm.stages.extract import ExtractConfig, trainer_config
+from pwm.stages.pretrain import PretrainConfig, make_optimizer, make_update
+from pwm.stages.trainer import PolicyTrainer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import flops  # noqa: E402
+
+BATCH, HORIZON = 32, 6
+
+
+def counted(function) -> int:
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def config():
+    return tiny_config(latent_dim=64, hidden_dim=48, encoder_dim=40, task_dim=8)
+
+
+def test_extraction_computes_no_unneeded_gradient():
+    settings = ExtractConfig(horizon=HORIZON, critic_passes=2)
+
+    class States:
+        def sample(self, step):
+            return torch.randn(BATCH, 5)
+
+    model = WorldModel(config()).freeze()
+    trainer = PolicyTrainer(model, "dmc/a", States(), trainer_config(settings), "cpu")
+    needed = flops.extraction_update(
+        model.config, BATCH, HORIZON, settings.actor_units, settings.critic_units,
+        settings.critics, settings.critic_passes,
+    )  # fmt: skip
+    assert counted(lambda: trainer.update(1)) == pytest.approx(sum(needed.values()), rel=0.02)
+
+
+def test_world_model_update():
+    settings = PretrainConfig(horizon=HORIZON)
+    model = WorldModel(config())
+    update = make_update(model, make_optimizer(model, settings), settings)
+    batch = (
+        torch.randn(HORIZON + 1, BATCH, 5), torch.rand(HORIZON, BATCH, 2),
+        torch.rand(HORIZON, BATCH), torch.zeros(HORIZON, BATCH), torch.randint(2, (BATCH,)),
+    )  # fmt: skip
+    needed = flops.world_model_update(model.config, BATCH, HORIZON)
+    assert counted(lambda: update(*batch)) == pytest.approx(needed, rel=0.02)
