@@ -139,6 +139,8 @@ def test_actions_outside_the_bounds_are_clipped():
     outside = env.step(np.array([7, -3, 1, 2], np.float32))
     np.testing.assert_array_equal(inside[0], outside[0])
     assert inside[1] == outside[1]
+    control = env.unwrapped.dm_environment.physics.control()
+    np.testing.assert_array_equal(control, [1, -1, 1, 1])
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,21 @@ def test_picture_of_the_asked_size_that_follows_the_state():
         env.close()
 
 
+def test_up_is_up():
+    env = drawing_env("pendulum-swingup", width=64, height=64)
+    physics = env.unwrapped.dm_environment.physics
+    rows = []
+    try:
+        for angle in (0.0, np.pi):  # pole up, pole down
+            with physics.reset_context():
+                physics.named.data.qpos["hinge"] = angle
+            red, _, blue = env.render().astype(int).transpose(2, 0, 1)
+            rows.append(np.nonzero(red > blue + 40)[0].mean())  # the pole is orange
+    finally:
+        env.close()
+    assert rows[0] < rows[1] - 5
+
+
 def test_picture_may_be_larger_than_the_model_s_own_buffer():
     env = drawing_env("reacher-three-easy", width=800, height=700)
     try:
