@@ -5,7 +5,9 @@ import torch
 from conftest import tiny_config
 
 from pwm.errors import UserError
+from pwm.models.actor import Actor
 from pwm.models.frozen import FrozenTaskModel
+from pwm.models.pretrained import Policy
 from pwm.models.world_model import TaskEmbedding, WorldModel, WorldModelConfig
 from pwm.presets import pretrain_preset
 
@@ -94,6 +96,27 @@ def test_frozen_task_model_gives_the_same_numbers(task, termination):
         assert ends is None
     assert not any(p.requires_grad for p in frozen.parameters())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_observations_are_normalised_task_by_task():
+    """Moments of one task leave the other alone; every consumer of the encoder agrees."""
+    model = WorldModel(tiny_config(normalize_observations=True)).double()
+    plain = WorldModel(tiny_config()).double()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "obs_" not in k})
+    mean, std = torch.tensor([1.0, -2.0, 5.0]), torch.tensor([2.0, 0.5, 0.0])
+    model.set_observation_moments(0, mean, std)
+    obs = torch.randn(4, 3).double()
+    # the third feature never changes: it is centred only
+    scaled = (obs - mean) / torch.tensor([2.0, 0.5, 1.0])
+    first, second = torch.tensor(0), torch.tensor(1)
+    expected = plain.encode(scaled, first)
+    torch.testing.assert_close(model.encode(obs, first), expected)
+    torch.testing.assert_close(FrozenTaskModel(model, 0).encode(obs), expected)
+    policy = Policy.build(model, "dmc/a", Actor(16, model.action_masks[0]).double())
+    torch.testing.assert_close(policy.encode(obs), expected)
+    torch.testing.assert_close(model.encode(obs, second), plain.encode(obs, second))
+    mixed = model.encode(obs, torch.tensor([0, 1, 0, 1]))
+    torch.testing.assert_close(mixed[::2], expected[::2])
 
 
 # size: parameters of TD-MPC2's released mt30 models, their number of Q heads, latent on mt30

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         TaskData,
         best_tenth_mean,
         episode_returns,
+        observation_moments,
         open_datasets,
     )
     from pwm.data.sampler import Batch, StateSampler, WindowSampler
@@ -25,6 +26,7 @@ _HOMES = {
     "WindowSampler": "sampler",
     "best_tenth_mean": "dataset",
     "episode_returns": "dataset",
+    "observation_moments": "dataset",
     "open_datasets": "dataset",
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "WindowSampler",
     "best_tenth_mean",
     "episode_returns",
+    "observation_moments",
     "open_datasets",
 ]
 

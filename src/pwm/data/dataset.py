@@ -147,6 +147,32 @@ def episode_returns(datasets: Sequence[EpisodeDataset], task: str) -> NDArray[np
     return np.concatenate(parts) if parts else np.empty(0)
 
 
+def observation_moments(
+    datasets: Sequence[EpisodeDataset], task: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each observation feature of ``task``, [obs_dim] each.
+
+    Streams over the rows in blocks, summed in float64 about the first row.
+    """
+    count, shift = 0, None
+    for dataset in datasets:
+        if task not in dataset.tasks:
+            continue
+        rows = dataset.tasks[task].observations
+        if shift is None:
+            shift = rows[0].astype(np.float64)
+            total, squares = np.zeros_like(shift), np.zeros_like(shift)
+        for begin in range(0, len(rows), _BLOCK_ROWS):
+            block = rows[begin : begin + _BLOCK_ROWS] - shift
+            total += block.sum(axis=0)
+            squares += np.square(block).sum(axis=0)
+        count += len(rows)
+    if shift is None:
+        raise UserError(f"the data holds no episodes of task '{task}'")
+    mean = total / count
+    return shift + mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+
+
 def best_tenth_mean(returns: NDArray[np.float64]) -> float:
     """Mean of the best tenth of the episodes (rounded up, at least one)."""
     count = -(-len(returns) // 10)

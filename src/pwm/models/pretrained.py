@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pwm.errors import UserError
 from pwm.models.actor import Actor, ActorConfig
+from pwm.models.layers import pad_features
 from pwm.models.world_model import WorldModel, WorldModelConfig
 from pwm.runtime.run_folder import RunFolder, checkpoint_path, checkpoint_steps, load_weights
 
@@ -65,6 +66,8 @@ class Policy(nn.Module):
     """
 
     embedded: Tensor
+    obs_mean: Tensor
+    obs_scale: Tensor
 
     def __init__(self, config: WorldModelConfig, task: str, actor_config: ActorConfig):
         super().__init__()
@@ -74,6 +77,9 @@ class Policy(nn.Module):
         model = WorldModel(config)
         self.encoder = model.encoder
         self.register_buffer("embedded", torch.zeros(config.task_dim))
+        if config.normalize_observations:
+            self.register_buffer("obs_mean", model.obs_mean[index].clone())
+            self.register_buffer("obs_scale", model.obs_scale[index].clone())
         self.actor = Actor(config.latent_dim, model.action_masks[index], actor_config)
 
     @classmethod
@@ -81,14 +87,18 @@ class Policy(nn.Module):
         """Put a trained actor and the encoder of its world model together (copies nothing)."""
         policy = cls(model.config, task, actor.config)
         policy.encoder, policy.actor = model.encoder, actor
+        index = torch.tensor(model.task_index(task), device=actor.mask.device)
         if model.embedding is not None:
-            index = torch.tensor(model.task_index(task), device=actor.mask.device)
             policy.embedded = model.embedding(index).detach()
+        if model.config.normalize_observations:
+            policy.obs_mean, policy.obs_scale = model.obs_mean[index], model.obs_scale[index]
         return policy
 
     def encode(self, obs: Tensor) -> Tensor:
         """[..., obs] real observation of the task, padded or not -> [..., D]."""
-        padded = torch.nn.functional.pad(obs, (0, self.config.obs_dim - obs.shape[-1]))
+        padded = pad_features(obs, self.config.obs_dim)
+        if self.config.normalize_observations:
+            padded = (padded - self.obs_mean) * self.obs_scale
         task = self.embedded.expand(*obs.shape[:-1], -1)
         return self.encoder(torch.cat([padded, task], dim=-1))
 

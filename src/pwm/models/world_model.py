@@ -41,6 +41,7 @@ class WorldModelConfig:
     bin_low: float = -10.0
     bin_high: float = 10.0
     termination: bool = False
+    normalize_observations: bool = False
 
     def __post_init__(self) -> None:
         if self.latent_dim % self.simnorm_dim:
@@ -103,6 +104,10 @@ class WorldModel(nn.Module):
     model's are zero-padded.
     """
 
+    action_masks: Tensor
+    obs_mean: Tensor
+    obs_scale: Tensor
+
     def __init__(self, config: WorldModelConfig):
         super().__init__()
         self.config = config
@@ -127,6 +132,9 @@ class WorldModel(nn.Module):
         for row, width in zip(masks, c.action_dims, strict=True):
             row[:width] = 1
         self.register_buffer("action_masks", masks, persistent=False)
+        if c.normalize_observations:
+            self.register_buffer("obs_mean", torch.zeros(len(c.tasks), c.obs_dim))
+            self.register_buffer("obs_scale", torch.ones(len(c.tasks), c.obs_dim))
         init_world_model_weights(self)
 
     @classmethod
@@ -157,7 +165,20 @@ class WorldModel(nn.Module):
     def encode(self, obs: Tensor, task: Tensor | None = None) -> Tensor:
         """[..., O] observations -> [..., D] latents."""
         obs = pad_features(obs, self.config.obs_dim)
+        if self.config.normalize_observations:
+            index = 0 if len(self.config.tasks) == 1 or task is None else task
+            obs = (obs - self.obs_mean[index]) * self.obs_scale[index]
         return self.encoder(self.join(obs, task))
+
+    def set_observation_moments(self, index: int, mean: Tensor, std: Tensor) -> None:
+        """Normalise the observations of task ``index`` by ``mean`` and ``std``, [obs_dim] each.
+
+        Features that hardly change in the data (std below 1e-3) are only centred: dividing by
+        next to nothing would make a later change look enormous.
+        """
+        width = self.config.obs_dims[index]
+        self.obs_mean[index, :width] = mean
+        self.obs_scale[index, :width] = torch.where(std > 1e-3, 1 / std, 1.0)
 
     def next(self, z: Tensor, action: Tensor, task: Tensor | None = None) -> Tensor:
         """[..., D] latents and [..., A] actions -> [..., D] next latents."""
@@ -207,7 +228,7 @@ def config_for_tasks(
     action_dims: Sequence[int],
     episode_lengths: Sequence[int | None],
     sizes: dict[str, int],
-    termination: bool = False,
+    **options: bool,
 ) -> WorldModelConfig:
     """World-model config from the facts of a data set and the sizes of a preset."""
     return WorldModelConfig(
@@ -215,6 +236,6 @@ def config_for_tasks(
         obs_dims=tuple(obs_dims),
         action_dims=tuple(action_dims),
         episode_lengths=tuple(episode_lengths),
-        termination=termination,
         **sizes,
+        **options,
     )

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from pwm.algorithms.world_model import WorldModelLossConfig, open_loop_errors, world_model_loss
-from pwm.data import Batch, EpisodeDataset, WindowSampler, open_datasets
+from pwm.data import (
+    Batch,
+    EpisodeDataset,
+    WindowSampler,
+    observation_moments,
+    open_datasets,
+)
 from pwm.errors import UserError, nearest
 from pwm.models.world_model import WorldModel, WorldModelConfig, config_for_tasks
 from pwm.runtime.metrics import MetricsWriter, drop_after
@@ -36,6 +42,7 @@ class PretrainConfig:
     hidden_dim: int = 512
     encoder_dim: int = 256
     encoder_layers: int = 1
+    normalize_observations: bool = False
     # optimisation
     updates: int = 100_000
     batch_size: int = 1024
@@ -79,7 +86,12 @@ def run(config: PretrainConfig) -> RunFolder:
         dataset.check_finite(model_config.tasks)
     samplers = _samplers(config, datasets, model_config)
     torch.manual_seed(stream_seed(config.seed, "world model"))
-    model = WorldModel(model_config).to(device)
+    model = WorldModel(model_config)
+    if config.normalize_observations:
+        for index, task in enumerate(model_config.tasks):
+            mean, std = (torch.from_numpy(x) for x in observation_moments(datasets, task))
+            model.set_observation_moments(index, mean, std)
+    model = model.to(device)
     optimizer = make_optimizer(model, config)
     run_folder, start = _open_run(config, model, optimizer)
     say(
@@ -120,6 +132,7 @@ def model_config_for(
         [task.episode_length for task in chosen],
         sizes,
         termination=ends,
+        normalize_observations=config.normalize_observations,
     )
 
 
