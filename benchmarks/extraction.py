@@ -1,6 +1,6 @@
 """Seconds of one full extraction update (actor and critic) on random data.
 
-    python benchmarks/extraction.py --size 5M --batch 512 --horizon 16 --repeats 5 --json
+python benchmarks/extraction.py --size 5M --batch 512 --horizon 16 --repeats 5 --json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Seconds of one world-model update on random data.
 
-    python benchmarks/pretraining.py --size 5M --batch 256 --horizon 16 --repeats 5 --json
+python benchmarks/pretraining.py --size 5M --batch 256 --horizon 16 --repeats 5 --json
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _overview() -> str:
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors take the same road as all others: one line, exit code 2."""
 
-    def error(self, message: str) -> Any:  # type: ignore[override]
+    def error(self, message: str) -> Any:
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
@@ -90,7 +90,8 @@ def add_fields(parser: argparse.ArgumentParser, config: Any, skip: Sequence[str]
             continue
         flag, kind = "--" + field.name.replace("_", "-"), hints[field.name]
         default = field.default if field.default is not MISSING else None
-        shown = {"dest": field.name, "default": argparse.SUPPRESS, "help": f"default: {default}"}
+        shown: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        shown["help"] = f"default: {default}"
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shown)
         elif get_origin(kind) is tuple:

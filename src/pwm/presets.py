@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pwm.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from pwm.stages.extract import ExtractConfig
     from pwm.stages.pretrain import PretrainConfig
 
 # name: task embedding, latent, hidden, encoder width, encoder hidden layers
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "1m": dict(latent_dim=128, hidden_dim=384, encoder_dim=256, encoder_layers=1),
     "5m": dict(latent_dim=512, hidden_dim=512, encoder_dim=256, encoder_layers=1),
     "19m": dict(latent_dim=768, hidden_dim=1024, encoder_dim=1024, encoder_layers=2),
@@ -60,10 +61,32 @@ def debug() -> PretrainConfig:
     )  # fmt: skip
 
 
+def demo() -> PretrainConfig:
+    """World model of ``pwm demo``: three tasks in a few minutes on 2 CPU cores."""
+    from pwm.stages.pretrain import PretrainConfig
+
+    return PretrainConfig(
+        **SIZES["1m"], task_dim=96, normalize_observations=True, updates=3000, batch_size=256,
+        horizon=8, learning_rate=3e-4, encoder_lr_scale=1.0, decay_fraction=0.8, log_every=50,
+        eval_every=500, checkpoint_every=1000,
+    )  # fmt: skip
+
+
+def demo_extract() -> ExtractConfig:
+    """Policies of ``pwm demo``: about a minute a task."""
+    from pwm.stages.extract import ExtractConfig
+
+    return ExtractConfig(
+        updates=300, batch_size=256, horizon=16, critic_passes=2, log_every=10, eval_every=50,
+        eval_episodes=5, checkpoint_every=100,
+    )  # fmt: skip
+
+
 PRETRAIN: dict[str, Callable[[], Any]] = {
     **{f"mt30-{size}": partial(mt30, size) for size in SIZES},
     **{f"mt80-{size}": partial(mt80, size) for size in SIZES},
     **{f"single-{size}": partial(single, size) for size in SIZES},
+    "demo": demo,
     "debug": debug,
 }
 

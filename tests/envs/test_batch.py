@@ -49,8 +49,9 @@ def test_equal_to_dm_control_step_by_step(task):
         np.testing.assert_array_equal(got[2:4], wanted[2:4])
 
 
-@pytest.mark.parametrize("task", ["dmc/cartpole-swingup", "dmc/reacher-easy", "dmc/finger-turn-hard",
-                                  "dmc/fish-swim", "dmc/cup-catch"])  # fmt: skip
+@pytest.mark.parametrize(
+    "task", ["cartpole-swingup", "reacher-easy", "finger-turn-hard", "fish-swim", "cup-catch"]
+)
 def test_equal_over_the_end_of_an_episode(task):
     """The automatic reset draws the same next state, and the last observation is kept."""
     batch, reference = _pair(task, 2, seed=4)

@@ -23,8 +23,8 @@ def test_simnorm_of_extreme_inputs_is_finite():
 def test_mish_and_its_gradient():
     x = torch.linspace(-40, 40, 401, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(mish(x), F.mish(x), rtol=1e-12, atol=1e-12)
-    ours, = torch.autograd.grad(mish(x).sin().sum(), x)
-    reference, = torch.autograd.grad(F.mish(x).sin().sum(), x)
+    (ours,) = torch.autograd.grad(mish(x).sin().sum(), x)
+    (reference,) = torch.autograd.grad(F.mish(x).sin().sum(), x)
     torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
 
 

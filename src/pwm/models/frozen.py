@@ -12,7 +12,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from pwm.models.layers import pad_features
+from pwm.models.layers import NormedLinear, pad_features
 from pwm.models.world_model import WorldModel
 
 
@@ -33,9 +33,11 @@ class FrozenTaskModel(nn.Module):
         self.config = model.config
         self.task = task
         source = deepcopy(model).freeze()
-        heads = [source.dynamics[0].linear, source.reward_head.hidden[0].linear]
+        self.dynamics: list[NormedLinear] = list(source.dynamics)  # type: ignore[arg-type]
+        first = [self.dynamics[0], source.reward_head.first]
         if source.termination_head is not None:
-            heads.append(source.termination_head.hidden[0].linear)
+            first.append(source.termination_head.first)
+        heads = [layer.linear for layer in first]
         latent, embed = self.config.latent_dim, self.config.task_dim
         weight = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads])
@@ -65,9 +67,8 @@ class FrozenTaskModel(nn.Module):
         """
         hidden = torch.addmm(self.bias, z, self.z_weight.t()) + action @ self.a_weight.t()
         parts = hidden.split(self.widths, dim=-1)
-        dynamics = self.source.dynamics
-        x = dynamics[0].finish(parts[0])
-        z_next = dynamics[2](dynamics[1](x))
+        first, second, last = self.dynamics
+        z_next = last(second(first.finish(parts[0])))
         logits = self.source.reward_head.after_first(parts[1])
         if self.source.termination_head is None:
             return z_next, logits, None

@@ -44,7 +44,7 @@ class _FastMish(torch.autograd.Function):
         return x * ratio
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, t, ratio = ctx.saved_tensors
         # d/dx [x ratio] = ratio + x (1 - ratio^2) sigmoid(x)
         slope = torch.addcmul(ratio.new_ones(()), ratio, ratio, value=-1)
@@ -115,11 +115,16 @@ class Head(nn.Module):
         self.out = nn.Linear(widths[-1], outputs)
         self.zero_last = zero_last
 
+    @property
+    def first(self) -> NormedLinear:
+        layer = self.hidden[0]
+        assert isinstance(layer, NormedLinear)
+        return layer
+
     def after_first(self, x: Tensor) -> Tensor:
         """Continue from the pre-activation of the first hidden layer."""
-        first, *rest = self.hidden
-        x = first.finish(x)  # type: ignore[operator]
-        for layer in rest:
+        x = self.first.finish(x)
+        for layer in self.hidden[1:]:
             x = layer(x)
         return self.out(x)
 

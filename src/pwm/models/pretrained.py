@@ -128,8 +128,9 @@ class Policy(nn.Module):
         if task not in tasks:
             raise UserError(f"{run} holds policies for {', '.join(tasks)}; choose one, not {task}")
         config = WorldModelConfig.from_dict(folder.config["model"])
-        actor = ActorConfig(**{k: tuple(v) if isinstance(v, list) else v
-                               for k, v in folder.config["actor"].items()})  # fmt: skip
+        facts: dict[str, Any] = dict(folder.config["actor"])
+        facts["units"] = tuple(facts["units"])
+        actor = ActorConfig(**facts)
         policy = cls(config, task, actor)
         source = latest_checkpoint(
             folder.checkpoints / slug(task), f"let 'pwm extract --resume' finish {task}"

@@ -72,7 +72,8 @@ class WorldModelConfig:
         if unknown:
             raise UserError(f"world-model config has unknown fields {unknown}")
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**tuples)  # type: ignore[arg-type]
         except TypeError as error:
             raise UserError(f"world-model config is incomplete: {error}") from None
 
@@ -227,7 +228,7 @@ def config_for_tasks(
     obs_dims: Sequence[int],
     action_dims: Sequence[int],
     episode_lengths: Sequence[int | None],
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     **options: bool,
 ) -> WorldModelConfig:
     """World-model config from the facts of a data set and the sizes of a preset."""

@@ -1,14 +1,15 @@
 """Run folders: the one format that every stage writes and every later stage reads.
 
-    RUN/config.json      stage, configuration, seed, command, code and hardware facts
-    RUN/metrics.jsonl    one JSON object a line, written while the run goes on
-    RUN/checkpoints/     weights (safetensors) and optimizer state, complete or absent
-    RUN/summary.json     written at the end: time and memory used
-    RUN/evaluation.json  after ``pwm evaluate``: {task: {seed: [episode returns]}}
+RUN/config.json      stage, configuration, seed, command, code and hardware facts
+RUN/metrics.jsonl    one JSON object a line, written while the run goes on
+RUN/checkpoints/     weights (safetensors) and optimizer state, complete or absent
+RUN/summary.json     written at the end: time and memory used
+RUN/evaluation.json  after ``pwm evaluate``: {task: {seed: [episode returns]}}
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
@@ -109,6 +110,22 @@ class RunFolder:
             )
         return run
 
+    def require_same(self, config: Any, free: tuple[str, ...]) -> None:
+        """Raise UserError when a resumed run would go on with other settings.
+
+        Args:
+            config: the stage's config dataclass as given now.
+            free: fields that may differ, because they don't change the result.
+        """
+        now, then = plain(asdict(config)), self.config["config"]
+        for name in now:
+            if name not in (*free, "out", "resume") and now[name] != then.get(name):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{self.path} was started with {flag} {then.get(name)}, not {now[name]}; "
+                    "resume with the same settings, or start a new run"
+                )
+
     def finish(self, **facts: Any) -> None:
         """Record that the run is complete, with its time and memory."""
         summary = {"peak_memory_bytes": system.peak_memory_bytes(), **facts}
@@ -118,6 +135,11 @@ class RunFolder:
         """What :meth:`finish` recorded, or None for a run that is not complete."""
         path = self.path / "summary.json"
         return read_json(path) if path.exists() else None
+
+
+def plain(value: Any) -> Any:
+    """As JSON would give it back: tuples become lists."""
+    return json.loads(json.dumps(value))
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,12 @@ def run(config: CollectConfig) -> Path:
     act = _fixed_policy(config, spec)
     collection = _begin(config, spec)
     done = collection.steps
-    with EpisodeWriter(
-        config.out, spec.id, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
+    open_writer = partial(
+        EpisodeWriter, config.out, spec.id, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
         episode_length=spec.episode_length, collector=_collector_name(config),
-    ) as writer, ProgressBar(f"collect {spec.id}", config.steps, min(done, config.steps)) as bar:  # fmt: skip
+    )  # fmt: skip
+    progress = ProgressBar(f"collect {spec.id}", config.steps, min(done, config.steps))
+    with open_writer() as writer, progress as bar:
         write_json(collection.state_file, _settings(config, collection.first_episode))
 
         def store(
@@ -128,7 +131,7 @@ def collect_vectorised(
             counts += 1
             ended = terminated | truncated
             observations[counts, columns] = current
-            for i in np.flatnonzero(ended):
+            for i in np.flatnonzero(ended).tolist():
                 observations[counts[i], i] = info["final_obs"][i]
                 n = counts[i]
                 store(observations[: n + 1, i], actions[:n, i], rewards[:n, i],

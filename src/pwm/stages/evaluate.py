@@ -79,7 +79,9 @@ def run(config: EvaluateConfig) -> dict[str, dict[str, list[float]]]:
     _merge(folder.path / "evaluation.json", results)
     seconds = time.monotonic() - begin
     say(f"{len(tasks)} task(s), {config.episodes} episodes each, in {seconds:.1f} s")
-    say(f"Results are in {folder.path / 'evaluation.json'}. Next: pwm report {config.run} --out DIR")
+    say(
+        f"Results are in {folder.path / 'evaluation.json'}. Next: pwm report {config.run} --out DIR"
+    )
     return results
 
 

@@ -68,6 +68,11 @@ class ExtractConfig:
     resume: bool = False
 
 
+# Settings that don't change the result, so that a resumed run may have others.
+FREE_ON_RESUME = ("log_every", "eval_every", "eval_episodes", "checkpoint_every", "device",
+                  "compile")  # fmt: skip
+
+
 def extract(**settings: Any) -> RunFolder:
     """Python form of ``pwm extract``: keyword arguments are the fields of ExtractConfig.
 
@@ -159,6 +164,8 @@ def _open_run(
 ) -> RunFolder:
     if config.resume:
         run_folder = RunFolder.open(config.out, stage="extract")
+        given = replace(config, tasks=tuple(run_folder.config["config"]["tasks"]))
+        run_folder.require_same(given, FREE_ON_RESUME)
         if tuple(run_folder.config["tasks"]) != config.tasks:
             raise UserError(f"{config.out} was started with other tasks; can't resume it")
         return run_folder

@@ -20,7 +20,9 @@ def print_tasks(tasks: Sequence[TaskSpec]) -> None:
     """Readable table on stdout."""
     table = Table(title=f"{len(tasks)} tasks")
     for name in ("id", "suites", "obs", "action", "episode", "repeat", "installed"):
-        table.add_column(name, justify="left" if name in ("id", "suites") else "right", no_wrap=True)
+        table.add_column(
+            name, justify="left" if name in ("id", "suites") else "right", no_wrap=True
+        )
     for row in map(_row, tasks):
         status = "yes" if row["installed"] else f"no: pip install 'pwm-rl[{row['extra']}]'"
         table.add_row(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,52 +18,25 @@ from pwm.data import (
     observation_moments,
     open_datasets,
 )
-from pwm.errors import UserError, nearest
-from pwm.models.world_model import WorldModel, WorldModelConfig, config_for_tasks
+from pwm.errors import UserError
+from pwm.models.world_model import WorldModel, WorldModelConfig
 from pwm.runtime.metrics import MetricsWriter, drop_after
 from pwm.runtime.progress import ProgressBar, say
-from pwm.runtime.run_folder import RunFolder, checkpoint_steps, load_state, save_checkpoint
+from pwm.runtime.run_folder import RunFolder, checkpoint_steps, load_state, plain, save_checkpoint
 from pwm.runtime.system import resolve_device
 from pwm.seeding import stream_seed
+from pwm.stages.pretrain_config import (
+    PretrainConfig,
+    check,
+    horizon_at,
+    learning_rate_at,
+    model_config_for,
+)
 
+__all__ = ["PretrainConfig", "make_optimizer", "make_update", "move", "run"]
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of ``pwm pretrain``; presets fill in sizes, batch and length of training."""
-
-    data: tuple[str, ...] = ()
-    out: str = ""
-    tasks: tuple[str, ...] = ()
-    task_weights: tuple[float, ...] = ()
-    # network sizes
-    task_dim: int = 96
-    latent_dim: int = 512
-    hidden_dim: int = 512
-    encoder_dim: int = 256
-    encoder_layers: int = 1
-    normalize_observations: bool = False
-    # optimisation
-    updates: int = 100_000
-    batch_size: int = 1024
-    horizon: int = 16
-    rho: float = 0.99
-    consistency_weight: float = 20.0
-    reward_weight: float = 0.1
-    termination_weight: float = 1.0
-    learning_rate: float = 3e-4
-    encoder_lr_scale: float = 0.3
-    decay_fraction: float = 0.0
-    gradient_clip: float = 20.0
-    # bookkeeping
-    seed: int = 0
-    holdout_fraction: float = 0.05
-    log_every: int = 50
-    eval_every: int = 500
-    eval_batch_size: int = 512
-    checkpoint_every: int = 1000
-    device: str = "auto"
-    compile: bool = False
-    resume: bool = False
+# Settings that don't change the result, so that a resumed run may have others.
+FREE_ON_RESUME = ("log_every", "checkpoint_every", "device", "compile")
 
 
 def run(config: PretrainConfig) -> RunFolder:
@@ -76,7 +48,7 @@ def run(config: PretrainConfig) -> RunFolder:
     Raises:
         UserError: bad data, bad settings or an occupied run folder, before any work starts.
     """
-    _check(config)
+    check(config)
     if not config.resume:
         RunFolder.check_free(config.out)
     datasets = open_datasets(config.data)
@@ -108,34 +80,6 @@ def run(config: PretrainConfig) -> RunFolder:
     return run_folder
 
 
-def model_config_for(
-    config: PretrainConfig, datasets: Sequence[EpisodeDataset]
-) -> WorldModelConfig:
-    """Network config from the preset's sizes and the tasks of the data."""
-    available = {id_: task for dataset in datasets for id_, task in dataset.tasks.items()}
-    ids = config.tasks or tuple(available)
-    for id_ in ids:
-        if id_ not in available:
-            raise UserError(f"the data holds no task '{id_}'.{nearest(id_, available)}")
-    chosen = [available[id_] for id_ in ids]
-    sizes = {
-        name: getattr(config, name)
-        for name in ("latent_dim", "hidden_dim", "encoder_dim", "encoder_layers")
-    }
-    sizes["task_dim"] = config.task_dim if len(ids) > 1 else 0
-    ends = any(dataset.tasks[id_].any_terminated() for dataset in datasets
-               for id_ in ids if id_ in dataset.tasks)  # fmt: skip
-    return config_for_tasks(
-        ids,
-        [task.obs_dim for task in chosen],
-        [task.action_dim for task in chosen],
-        [task.episode_length for task in chosen],
-        sizes,
-        termination=ends,
-        normalize_observations=config.normalize_observations,
-    )
-
-
 def make_optimizer(model: WorldModel, config: PretrainConfig) -> torch.optim.Adam:
     """Adam over all weights (the task embedding too), the encoder at its own rate."""
     encoder = list(model.encoder.parameters())
@@ -146,23 +90,6 @@ def make_optimizer(model: WorldModel, config: PretrainConfig) -> torch.optim.Ada
         {"params": encoder, "scale": config.encoder_lr_scale},
     ]
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
-
-
-def learning_rate_at(config: PretrainConfig, step: int) -> float:
-    """Constant, then linear to 2 % over the last ``decay_fraction`` of the updates."""
-    span = config.decay_fraction * config.updates
-    left = 1.0 if span == 0 else min(1.0, (config.updates - step) / span)
-    return config.learning_rate * max(left, 0.02)
-
-
-def _check(config: PretrainConfig) -> None:
-    if not config.data:
-        raise UserError("no data: give one or more data set folders with --data DIR...")
-    if not config.out:
-        raise UserError("no run folder: give one with --out RUN")
-    for name in ("updates", "batch_size", "horizon", "log_every", "eval_every", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
 
 
 def _samplers(
@@ -186,8 +113,9 @@ def _open_run(
         facts = {"model": model.config.to_dict(), "parameters": model.num_parameters()}
         return RunFolder.create(config.out, "pretrain", config, **facts), 0
     run_folder = RunFolder.open(config.out, stage="pretrain")
-    if run_folder.config["model"] != _plain(model.config.to_dict()):
-        raise UserError(f"{config.out} was started with other sizes or tasks; can't resume it")
+    run_folder.require_same(config, FREE_ON_RESUME)
+    if run_folder.config["model"] != plain(model.config.to_dict()):
+        raise UserError(f"{config.out} was started on other data; can't resume it with this")
     steps = checkpoint_steps(run_folder.checkpoints)
     start = steps[-1] if steps else 0
     if start:
@@ -226,12 +154,14 @@ def _train(
         for step in range(start + 1, config.updates + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(config, step - 1) * group["scale"]
-            metrics = update(*move(train.sample(step), device))
+            batch = shortened(train.sample(step), horizon_at(config, step))
+            metrics = update(*move(batch, device))
             status = None
             if step % config.log_every == 0 or step in (1, config.updates):
                 status = _log(writer, step, metrics, bar.rate(), run_folder)
             if step % config.eval_every == 0 or step == config.updates:
-                held_out = move(holdout.sample(step), device)
+                # always the same windows: differences are the model's
+                held_out = move(holdout.sample(0), device)
                 writer.write(step, _evaluate(model, held_out), kind="evaluation")
             if step % config.checkpoint_every == 0 or step == config.updates:
                 _require_finite(metrics, step, run_folder)
@@ -247,7 +177,7 @@ def make_update(model: WorldModel, optimizer: torch.optim.Optimizer, config: Pre
     loss_config = WorldModelLossConfig(
         config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
     )
-    loss_function = torch.compile(world_model_loss) if config.compile else world_model_loss
+    loss_function: Any = torch.compile(world_model_loss) if config.compile else world_model_loss
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def update(*batch: Tensor) -> dict[str, Tensor]:
@@ -259,6 +189,14 @@ def make_update(model: WorldModel, optimizer: torch.optim.Optimizer, config: Pre
         return {**metrics, "grad_norm": norm.detach()}
 
     return update
+
+
+def shortened(batch: Batch, steps: int) -> Batch:
+    """The first ``steps`` steps of every window; views, nothing is copied."""
+    return Batch(
+        batch.observations[: steps + 1], batch.actions[:steps], batch.rewards[:steps],
+        batch.terminated[:steps], batch.task,
+    )  # fmt: skip
 
 
 def move(batch: Batch, device: str) -> tuple[Tensor, ...]:
@@ -287,10 +225,3 @@ def _require_finite(metrics: dict[str, Tensor], step: int, run: RunFolder) -> No
                 f"training diverged: {name} is {float(value)} at update {step}; the last good "
                 f"checkpoint in {run.checkpoints} is kept, try a lower --learning-rate"
             )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would give it back: tuples become lists."""
-    import json
-
-    return json.loads(json.dumps(value))

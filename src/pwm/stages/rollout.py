@@ -51,7 +51,7 @@ def run_episodes(task: str, act: Act, seeds: Sequence[int], gamma: float = 0.99)
     count = len(seeds)
     envs = make_vec(task, count, seed=0)
     try:
-        observations, _ = envs.reset(seed=list(seeds))
+        observations, _ = envs.reset(seed=list(seeds))  # type: ignore[arg-type]
         result = Episodes(
             np.zeros(count), np.zeros(count), np.zeros(count, np.int64),
             np.full(count, np.nan), np.array(observations, np.float32),
@@ -108,7 +108,8 @@ def record_video(task: str, act: Act, seed: int, path: Path, size: int = 320) ->
         observation, _ = env.reset(seed=seed)
         first = _frame(env)
         rate = float(env.metadata.get("render_fps", 25))
-        with imageio.get_writer(temporary, fps=rate, macro_block_size=16, quality=6) as video:
+        video: Any = imageio.get_writer(temporary, fps=rate, macro_block_size=16, quality=6)
+        with video:
             video.append_data(first)
             while not done:
                 action = act(np.asarray(observation, np.float32)[None])[0]

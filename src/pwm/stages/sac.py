@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from pwm.envs import TaskSpec, make
 from pwm.errors import MissingExtra
@@ -39,7 +40,9 @@ class EpisodeRecorder(gymnasium.Wrapper):
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**options)
-        self._observations, self._actions, self._rewards = [observation], [], []
+        self._observations: list[Any] = [observation]
+        self._actions: list[NDArray[np.float32]] = []
+        self._rewards: list[float] = []
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

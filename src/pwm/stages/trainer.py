@@ -44,8 +44,9 @@ class StartStates(Protocol):
 class PolicyTrainer:
     """Improves one actor-critic against a frozen world model, one :meth:`update` at a time.
 
-    Start states are a function of the step number; noise and minibatch order come from a generator whose state is part of a checkpoint, so a resumed run repeats the
-    one that was not killed.
+    Start states are a function of the step number; noise and minibatch order come from a
+    generator whose state is part of a checkpoint, so a resumed run repeats the one that was not
+    killed.
     """
 
     def __init__(
