@@ -108,8 +108,9 @@ def collect_vectorised(
 ) -> None:
     """Step ``num_envs`` environments together until ``steps`` agent steps are stored.
 
-    Only whole episodes count, and none is dropped: the last ones are finished by all
-    environments that still run when the goal is reached.
+    Only whole episodes count, and none is dropped, which would favour the short ones: episodes
+    that still run when the goal is reached are finished. Without a time limit an episode is cut
+    after ``steps`` steps, and what follows is stored as another one.
     """
     limit = spec.episode_length
     num_envs = max(1, min(num_envs, -(-steps // limit) if limit else num_envs))
@@ -120,19 +121,22 @@ def collect_vectorised(
     actions = np.zeros((limit, num_envs, spec.action_dim), np.float32)
     rewards = np.zeros((limit, num_envs), np.float32)
     counts = np.zeros(num_envs, np.int64)
+    active = np.ones(num_envs, bool)
     stored = 0
     try:
         current, _ = envs.reset(seed=seed)
         observations[0] = current
-        while stored < steps:
+        while active.any():
             chosen = np.asarray(act(current), np.float32)
             current, reward, terminated, truncated, info = envs.step(chosen)
             actions[counts, columns], rewards[counts, columns] = chosen, reward
             counts += 1
-            ended = terminated | truncated
+            reset = terminated | truncated
             observations[counts, columns] = current
-            for i in np.flatnonzero(ended).tolist():
-                observations[counts[i], i] = info["final_obs"][i]
+            ended = reset | (counts == limit)
+            for i in np.flatnonzero(ended & active).tolist():
+                if reset[i]:
+                    observations[counts[i], i] = info["final_obs"][i]
                 n = counts[i]
                 store(observations[: n + 1, i], actions[:n, i], rewards[:n, i],
                       bool(terminated[i]), _success(info, i))  # fmt: skip
@@ -140,6 +144,8 @@ def collect_vectorised(
             if ended.any():
                 counts[ended] = 0
                 observations[0, ended] = current[ended]
+                if stored >= steps:
+                    active &= ~ended
     finally:
         envs.close()
 

@@ -90,7 +90,6 @@ def collect_with_sac(
     if done:
         _restore(agent, state, config, spec, first_episode)
         agent.num_timesteps = done
-    goal = _whole_episodes(config.steps, spec.episode_length)
 
     class SaveAndStop(BaseCallback):
         """Saves the networks now and then; stops with the episode that reaches the goal."""
@@ -108,10 +107,8 @@ def collect_with_sac(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small lose time on several threads
     try:
-        # The goal may be overshot to finish an episode: the callback stops the training.
-        agent.learn(
-            goal + 10**9, callback=SaveAndStop(), reset_num_timesteps=False, log_interval=10**9
-        )
+        # The callback stops the training, with the episode that reaches the goal.
+        agent.learn(10**12, callback=SaveAndStop(), reset_num_timesteps=False, log_interval=10**9)
     finally:
         torch.set_num_threads(threads)
         env.close()
@@ -150,7 +147,3 @@ def _restore(
                 observations[t - 1], observations[t], actions[t], rewards[t : t + 1],
                 np.array([last]), [info],
             )  # fmt: skip
-
-
-def _whole_episodes(steps: int, length: int | None) -> int:
-    return steps if length is None else -(-steps // length) * length
