@@ -122,3 +122,14 @@ def test_python_form_takes_plain_strings(data, world_model, tmp_path):
         updates=2, batch_size=4, horizon=2, eval_every=2, eval_episodes=1, device="cpu",
     )  # fmt: skip
     assert Policy.from_pretrained(run.path).task == "dmc/pendulum-swingup"
+
+
+def test_python_form_takes_a_loaded_model_but_no_homeless_one(data, world_model, tmp_path):
+    model = WorldModel.from_pretrained(world_model)
+    settings = dict(data=data, tasks=TASKS[0], updates=1, batch_size=4, horizon=2, eval_every=2,
+                    eval_episodes=1, device="cpu")  # fmt: skip
+    extract.extract(world_model=model, out=tmp_path / "run", **settings)
+    assert (tmp_path / "run" / "summary.json").exists()
+    with pytest.raises(UserError, match="from_pretrained"):
+        extract.extract(world_model=WorldModel(model.config), out=tmp_path / "no", **settings)
+    assert not (tmp_path / "no").exists()

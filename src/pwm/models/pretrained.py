@@ -56,6 +56,7 @@ def load_world_model(run: str | Path, device: str | torch.device = "cpu") -> Wor
     model = WorldModel(WorldModelConfig.from_dict(folder.config["model"]))
     source = latest_checkpoint(folder.checkpoints, "let 'pwm pretrain --resume' finish")
     load_into(model, source / "world_model.safetensors")
+    model.source = str(run)
     return model.to(device).eval()
 
 

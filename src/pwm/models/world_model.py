@@ -105,6 +105,8 @@ class WorldModel(nn.Module):
     model's are zero-padded.
     """
 
+    # Run folder that the weights came from; None for a model made in memory.
+    source: str | None = None
     action_masks: Tensor
     obs_mean: Tensor
     obs_scale: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,20 @@ FREE_ON_RESUME = ("log_every", "eval_every", "eval_episodes", "checkpoint_every"
 def extract(**settings: Any) -> RunFolder:
     """Python form of ``pwm extract``: keyword arguments are the fields of ExtractConfig.
 
-    ``data`` and ``tasks`` may be single strings. Returns the policy run folder.
+    ``world_model`` may be a run folder or a model that came from one; ``data`` and ``tasks`` may
+    be single strings. Returns the policy run folder.
+
+    Raises:
+        UserError: see :func:`run`.
     """
+    model = settings.get("world_model")
+    if isinstance(model, WorldModel):
+        if model.source is None:
+            raise UserError("extract needs a world model from WorldModel.from_pretrained(RUN)")
+        settings["world_model"] = model.source
     for name in ("data", "tasks"):
-        if isinstance(settings.get(name), str):
-            settings[name] = (settings[name],)
+        if isinstance(settings.get(name), str | Path):
+            settings[name] = (str(settings[name]),)
     settings = {k: str(v) if k in ("world_model", "out") else v for k, v in settings.items()}
     return run(ExtractConfig(**settings))
 
