@@ -229,7 +229,7 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _demo(arguments: Sequence[str]) -> int:
-    from pwm.stages import demo
+    from pwm import demo
 
     parser = _parser("demo")
     add_fields(parser, demo.DemoConfig)

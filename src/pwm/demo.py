@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from importlib.resources import files
@@ -49,8 +50,9 @@ def run(config: DemoConfig) -> Path:
     say("Demo: one world model for three tasks, one policy each; 5 to 10 minutes on 2 CPU cores, "
         "less than 2 GB of memory.")  # fmt: skip
     begin = time.monotonic()
-    world_model, policy = str(out / "world_model"), str(out / "policy")
-    data = (str(demo_data()),)
+    world_model, policy, data = str(out / "world_model"), str(out / "policy"), (str(out / "data"),)
+    # a copy, so that the commands in the report can be repeated as they stand
+    shutil.copytree(demo_data(), out / "data")
     pretrain.run(replace(pretrain_preset("demo"), data=data, out=world_model, seed=config.seed,
                          device=config.device))  # fmt: skip
     extract.run(replace(demo_extract(), world_model=world_model, data=data, out=policy,
