@@ -116,6 +116,27 @@ def test_training_and_final_evaluation_use_other_episodes():
                 assert not set(during) & set(episode_seeds(other, f"evaluation {task}", 50))
 
 
+def test_best_policy_is_kept_and_last_on_request(data, world_model, tmp_path, monkeypatch):
+    """Scripted returns: the best evaluation, of update 4, decides; a tie goes to the later one."""
+    scores = {0: 1.0, 2: 5.0, 4: 5.0, 6: 3.0, 8: 4.0}
+    kept: dict[int, dict] = {}
+
+    class Scripted(extract.Selection):
+        def offer(self, step, score):
+            kept[step] = {name: t.clone() for name, t in self.policy.state_dict().items()}
+            super().offer(step, scores[step])
+
+    monkeypatch.setattr(extract, "Selection", Scripted)
+    for select, step in (("best", 4), ("last", 8)):
+        out = tmp_path / select
+        extract.run(debug_extract(world_model, data, out, tasks=TASKS[:1], select=select,
+                                  eval_every=2))  # fmt: skip
+        policy = Policy.from_pretrained(out, TASKS[0]).state_dict()
+        assert all(torch.equal(tensor, kept[step][name]) for name, tensor in policy.items())
+    last = [r for r in read_metrics(tmp_path / "best" / "metrics.jsonl")][-1]
+    assert last["selected_step"] == 4
+
+
 def test_python_form_takes_plain_strings(data, world_model, tmp_path):
     run = extract.extract(
         world_model=world_model, data=str(data), tasks="pendulum-swingup", out=tmp_path / "run",

@@ -30,12 +30,18 @@ from pwm.runtime.progress import ProgressBar, say
 from pwm.runtime.run_folder import RunFolder, checkpoint_steps, save_checkpoint
 from pwm.runtime.system import resolve_device
 from pwm.stages.rollout import episode_seeds, run_episodes
+from pwm.stages.selection import Selection
 from pwm.stages.trainer import PolicyTrainer, TrainerConfig
 
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Settings of ``pwm extract``. See docs/extraction.md for the evidence behind the defaults."""
+    """Settings of ``pwm extract``. See docs/extraction.md for the evidence behind the defaults.
+
+    ``select`` says which policy the run keeps: "best" by the real return of the evaluations during
+    training (whose episodes are never those of the final evaluation), or "last", which needs no
+    real environment and is the papers' way.
+    """
 
     world_model: str = ""
     data: tuple[str, ...] = ()
@@ -60,6 +66,7 @@ class ExtractConfig:
     critic_minibatches: int = 4
     # bookkeeping
     seed: int = 0
+    select: str = "best"
     log_every: int = 10
     eval_every: int = 500
     eval_episodes: int = 5
@@ -134,6 +141,8 @@ def _check(config: ExtractConfig) -> None:
         raise UserError("no data: start states come from a data set, give it with --data DIR")
     if not config.out:
         raise UserError("no run folder: give one with --out RUN")
+    if config.select not in ("best", "last"):
+        raise UserError(f"--select is 'best' or 'last', not '{config.select}'")
     if config.reward_space not in ("linear", "symlog"):
         raise UserError(f"--reward-space is 'linear' or 'symlog', not '{config.reward_space}'")
     for name in ("updates", "batch_size", "horizon", "eval_every", "log_every", "eval_episodes"):
@@ -223,21 +232,24 @@ def _extract_task(
         trainer.load(folder, start)
     drop_after(run_folder.metrics_path, start, task=task)
     policy = Policy.build(model, task, trainer.actor)
+    selection = Selection(config.select, policy)
+    if start:
+        selection.load(folder, start)
     writer = MetricsWriter(run_folder.metrics_path)
     with ProgressBar(f"extract {task}", config.updates, start) as bar:
-        status = _evaluate(config, writer, 0, policy, trainer) if start == 0 else ""
+        status = _evaluate(config, writer, 0, selection, trainer) if start == 0 else ""
         for step in range(start + 1, config.updates + 1):
             metrics = trainer.update(step)
             if step % config.log_every == 0 or step == config.updates:
                 trainer.require_finite(metrics, step)
                 writer.write(step, metrics, task=task, kind="train", updates_per_second=bar.rate())
             if step % config.eval_every == 0 or step == config.updates:
-                status = _evaluate(config, writer, step, policy, trainer)
+                status = _evaluate(config, writer, step, selection, trainer)
             if step % config.checkpoint_every == 0 or step == config.updates:
                 trainer.require_finite(metrics, step)
-                state = None if step == config.updates else trainer.state()
-                save_checkpoint(folder, step, {"policy": policy.state_dict()} | trainer.weights(),
-                                state)  # fmt: skip
+                state = None if step == config.updates else trainer.state() | selection.state()
+                weights = {"policy": selection.weights()} | trainer.weights()
+                save_checkpoint(folder, step, weights, state)
             bar.advance(1, status)
     writer.close()
 
@@ -258,14 +270,20 @@ def trainer_config(config: ExtractConfig) -> TrainerConfig:
 
 
 def _evaluate(
-    config: ExtractConfig, writer: MetricsWriter, step: int, policy: Policy, trainer: PolicyTrainer
+    config: ExtractConfig,
+    writer: MetricsWriter,
+    step: int,
+    selection: Selection,
+    trainer: PolicyTrainer,
 ) -> str:
     """Real return against the value that the model imagines from the same start states."""
+    policy = selection.policy
     seeds = episode_seeds(config.seed, f"extraction {policy.task}", config.eval_episodes)
     episodes = run_episodes(policy.task, policy.act, seeds, config.gamma)
     with torch.no_grad():
         first = torch.as_tensor(episodes.first_observations, device=policy.embedded.device)
         imagined = trainer.critic.minimum(policy.encode(first)).mean().item()
+    selection.offer(step, float(episodes.returns.mean()))
     writer.write(
         step,
         {
@@ -273,6 +291,7 @@ def _evaluate(
             "real_discounted": float(episodes.discounted.mean()),
             "imagined_value": imagined,
             "returns": [float(x) for x in np.asarray(episodes.returns)],
+            "selected_step": selection.step,
         },
         task=policy.task,
         kind="evaluation",
