@@ -129,7 +129,9 @@ def run(config: ExtractConfig) -> RunFolder:
         task_begin = time.monotonic()
         _extract_task(config, run_folder, model, datasets, task, device)
         seconds[task] = time.monotonic() - task_begin
-    run_folder.finish(wall_seconds=time.monotonic() - begin, task_seconds=seconds)
+    run_folder.finish(
+        wall_seconds=time.monotonic() - begin, task_seconds=seconds, resumed=config.resume
+    )
     say(f"Policies written to {config.out}. Next: pwm evaluate {config.out} --episodes 10 --video")
     return run_folder
 

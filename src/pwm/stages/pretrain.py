@@ -72,7 +72,9 @@ def run(config: PretrainConfig) -> RunFolder:
     )
     begin = time.monotonic()
     _train(config, run_folder, model, optimizer, samplers, start, device)
-    run_folder.finish(wall_seconds=time.monotonic() - begin, updates=config.updates)
+    run_folder.finish(
+        wall_seconds=time.monotonic() - begin, updates=config.updates, resumed=config.resume
+    )
     say(
         f"World model written to {config.out}. Next: pwm extract --world-model {config.out} "
         f"--data {config.data[0]} --out POLICY_RUN"

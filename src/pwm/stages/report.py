@@ -1,0 +1,110 @@
+"""One self-contained HTML page from finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pwm.errors import MissingExtra, UserError
+from pwm.runtime.files import read_json, write_json, write_text
+from pwm.runtime.progress import say
+from pwm.runtime.run_folder import RunFolder
+from pwm.stages.scores import TaskResult, aggregate, task_row
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Settings of ``pwm report``: runs of pretrain and extract, in any mix.
+
+    Several extract runs of one task with different seeds are taken together; ``seed`` seeds the
+    bootstrap.
+    """
+
+    runs: tuple[str, ...] = ()
+    out: str = ""
+    seed: int = 0
+    resamples: int = 2000
+
+
+def run(config: ReportConfig) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json`` into ``out`` and return what the latter holds.
+
+    Raises:
+        UserError: no runs, a run that is not evaluated, the same task and seed twice, or an
+            occupied folder; nothing is written then.
+        MissingExtra: jinja2 or matplotlib is not installed.
+    """
+    out = _check(config)
+    folders = [RunFolder.open(path) for path in config.runs]
+    models = [folder for folder in folders if folder.stage == "pretrain"]
+    policies = [folder for folder in folders if folder.stage == "extract"]
+    for folder in folders:
+        if folder.stage not in ("pretrain", "extract"):
+            raise UserError(f"{folder.path}: a report takes runs of pretrain and extract")
+    results = collect_results(policies)
+    rows = [task_row(result, config.seed, config.resamples) for result in results]
+    summary = {
+        "tasks": rows,
+        "aggregate": aggregate(results, config.seed, config.resamples),
+        "runs": [str(folder.path) for folder in folders],
+        "page": str(out / "report.html"),
+    }
+    from pwm.stages.report_page import render
+
+    html = render(summary, results, models, policies)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.html", html)
+    write_json(out / "report.json", summary)
+    say(f"Report written. Open {out / 'report.html'}")
+    return summary
+
+
+def _check(config: ReportConfig) -> Path:
+    if not config.runs:
+        raise UserError("no runs: give the run folders of pretrain and extract")
+    if not config.out:
+        raise UserError("no folder: give one with --out DIR")
+    if config.resamples < 1:
+        raise UserError("--resamples must be at least 1")
+    if len({Path(path).resolve() for path in config.runs}) < len(config.runs):
+        raise UserError("the same run folder is given twice")
+    out = Path(config.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; choose a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").exists():
+        raise UserError(f"--out {out} holds other files than a report; choose another folder")
+    for module in ("jinja2", "matplotlib"):
+        if find_spec(module) is None:
+            raise MissingExtra(module, "report")
+    return out
+
+
+def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
+    """Evaluated returns of all runs by task, in order of first appearance.
+
+    Raises:
+        UserError: a run without evaluation, or the same task and seed in two runs.
+    """
+    results: dict[str, TaskResult] = {}
+    origin: dict[tuple[str, str], Path] = {}
+    for folder in policies:
+        evaluation = folder.path / "evaluation.json"
+        if not evaluation.exists():
+            raise UserError(f"{folder.path} is not evaluated yet; run: pwm evaluate {folder.path}")
+        baselines_file = folder.path / "baselines.json"
+        baselines = read_json(baselines_file) if baselines_file.exists() else {}
+        for task, seeds in read_json(evaluation).items():
+            result = results.setdefault(task, TaskResult(task, {}, baselines.get(task, {}), []))
+            result.folders.append(folder)
+            for seed, returns in seeds.items():
+                if (task, seed) in origin:
+                    raise UserError(
+                        f"{origin[task, seed]} and {folder.path} both hold {task} with seed "
+                        f"{seed}; give one of them, or extract with another --seed"
+                    )
+                origin[task, seed] = folder.path
+                result.returns[seed] = returns
+    return list(results.values())
