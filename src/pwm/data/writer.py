@@ -181,8 +181,9 @@ class EpisodeWriter:
                 )
 
     def close(self) -> None:
-        for handle in (*self._files.values(), self._index, self._lock):
+        for handle in (*self._files.values(), self._index):
             handle.close()
+        self._lock.close()
 
     def __enter__(self) -> EpisodeWriter:
         return self
