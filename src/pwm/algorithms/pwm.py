@@ -106,9 +106,10 @@ def critic_targets(
     critic: CriticEnsemble, rollout: Rollout, config: PWMConfig
 ) -> tuple[Tensor, Tensor]:
     """Regression data for the critic: ([H*B, D] latents, [H*B] TD(lambda) targets)."""
-    values = critic.minimum(rollout.latents[1:])
+    latents = rollout.latents.detach()
+    values = critic.minimum(latents[1:])
     targets = td_lambda(rollout.rewards, values, rollout.not_terminated, config.gamma, config.lam)
-    return rollout.latents[:-1].detach().flatten(0, 1), targets.flatten()
+    return latents[:-1].flatten(0, 1), targets.flatten()
 
 
 def critic_loss(critic: CriticEnsemble, latents: Tensor, targets: Tensor) -> Tensor:

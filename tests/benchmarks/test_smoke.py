@@ -1,0 +1,42 @@
+"""Every benchmark runs and prints what it promises; how fast is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+TINY = ["--size", "1M", "--batch", "8", "--horizon", "2", "--repeats", "1", "--json"]
+
+
+def run(script, *arguments):
+    done = subprocess.run([sys.executable, str(FOLDER / script), *arguments],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("script", ["extraction.py", "pretraining.py"])
+def test_updates(script):
+    result = run(script, *TINY)
+    assert (result["size"], result["batch"], result["horizon"]) == ("1M", 8, 2)
+    for name in ("median_seconds", "gemm_gflops", "share_of_gemm_rate", "gflop_per_update"):
+        assert result[name] > 0, name
+    assert result["share_of_gemm_rate"] < 1.5
+
+
+def test_sampler():
+    result = run("sampler.py", *TINY, "--episodes", "1")
+    for name in ("update_seconds", "memory_windows_per_second", "disk_times_faster_than_update"):
+        assert result[name] > 0, name
+
+
+def test_envs():
+    pytest.importorskip("dm_control")
+    (row,) = run("envs.py", "--tasks", "pendulum-swingup", "--num-envs", "2", "--steps", "5",
+                 "--repeats", "1", "--json")["results"]  # fmt: skip
+    assert row["task"] == "pendulum-swingup" and row["ratio"] > 0
