@@ -1,4 +1,4 @@
-"""Seconds of one full extraction update (actor and critic) on random data.
+"""Seconds of one full extraction update (actor and critic, the paper's setting) on random data.
 
 python benchmarks/extraction.py --size 5M --batch 512 --horizon 16 --repeats 5 --json
 """
@@ -31,7 +31,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     settings = ExtractConfig(
-        horizon=options.horizon, compile=options.compile, critic_passes=options.critic_passes
+        horizon=options.horizon,
+        compile=options.compile,
+        critic_passes=options.critic_passes,
+        behavior_weight=0.0,
     )
     model = random_model(options.size).freeze()
     trainer = PolicyTrainer(

@@ -6,7 +6,15 @@ from conftest import tiny_config
 from torch.func import functional_call
 
 from pwm.algorithms.normalizers import RunningMoments
-from pwm.algorithms.pwm import PWMConfig, actor_loss, critic_loss, critic_targets, imagine
+from pwm.algorithms.pwm import (
+    PWMConfig,
+    actor_loss,
+    behavior_loss,
+    behavior_weights,
+    critic_loss,
+    critic_targets,
+    imagine,
+)
 from pwm.algorithms.returns import td_lambda
 from pwm.models.actor import Actor, ActorConfig
 from pwm.models.critic import CriticConfig, CriticEnsemble
@@ -133,3 +141,37 @@ def test_log_std_has_a_floor():
     assert torch.allclose(actor.std(), torch.full((2,), -1.0).exp())
     actor.log_std.data.fill_(-5)
     torch.testing.assert_close(actor.std(), torch.full((2,), -1.427).exp())
+
+
+def test_behavior_weights_by_hand(tiny_model):
+    """Advantages of the data's own TD(lambda) returns, standardised, through a softmax."""
+    frozen, _, critic, _, _ = parts(tiny_model)
+    latents = frozen.encode(torch.randn(3, 4, 5).double())
+    rewards, ends = torch.rand(2, 4).double(), torch.zeros(2, 4).double()
+    ends[1, 0] = 1.0
+    config = PWMConfig(gamma=0.9, lam=0.5, behavior_temperature=2.0)
+    values = critic.minimum(latents)
+    last = rewards[1] + 0.9 * (1 - ends[1]) * values[2]
+    first = rewards[0] + 0.9 * (0.5 * values[1] + 0.5 * last)
+    advantage = first - values[0]
+    z = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
+    expected = 4 * torch.exp(2 * z) / torch.exp(2 * z).sum()
+    weights = behavior_weights(critic, latents, rewards, ends, config)
+    torch.testing.assert_close(weights, expected.detach())
+    assert not weights.requires_grad and weights.mean() == pytest.approx(1.0)
+
+
+def test_behavior_loss_pulls_only_the_actor_towards_the_data(tiny_model):
+    frozen, actor, _, z0, _ = parts(tiny_model, task=0)
+    target, weights = torch.tensor([[0.4, 0.0]] * BATCH).double(), torch.tensor([2.0, 1.0, 0.0])
+    loss = behavior_loss(actor, z0, target, weights.double())
+    means = actor(z0).detach()
+    expected = (2 * (means[0, 0] - 0.4) ** 2 + (means[1, 0] - 0.4) ** 2) / 3
+    torch.testing.assert_close(loss.detach(), expected)  # the masked action adds nothing
+    loss.backward()
+    assert not any(p.grad is not None for p in frozen.parameters())
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-3 * parameter.grad
+    assert behavior_loss(actor, z0, target, weights.double()) < loss

@@ -30,7 +30,7 @@ def config():
 
 
 def test_extraction_computes_no_unneeded_gradient():
-    settings = ExtractConfig(horizon=HORIZON, critic_passes=2)
+    settings = ExtractConfig(horizon=HORIZON, critic_passes=2, behavior_weight=0.0)
 
     class States:
         def sample(self, step):

@@ -33,6 +33,8 @@ class PWMConfig:
     critic_minibatches: int = 4
     actor_clip: float = 1.0
     critic_clip: float = 100.0
+    behavior_weight: float = 0.0
+    behavior_temperature: float = 1.0
 
 
 @dataclass
@@ -99,6 +101,37 @@ def actor_loss(
         "last_value": last_value.mean().detach(),
     }
     return loss, rollout, metrics
+
+
+@torch.no_grad()
+def behavior_weights(
+    critic: CriticEnsemble, latents: Tensor, rewards: Tensor, terminated: Tensor, config: PWMConfig
+) -> Tensor:
+    """How much each window's first action is worth copying, [B] with mean 1.
+
+    Softmax over the batch of the standardised advantage of the data's TD(lambda) return over the
+    critic's value: advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177).
+
+    Args:
+        latents: [H+1, B, D] encoded real observations; rewards, terminated: [H, B].
+    """
+    values = critic.minimum(latents)
+    returns = td_lambda(rewards, values[1:], 1 - terminated, config.gamma, config.lam)
+    advantage = returns[0] - values[0]
+    standard = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
+    return torch.softmax(config.behavior_temperature * standard, 0) * len(advantage)
+
+
+def behavior_loss(actor: Actor, latents: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
+    """Weighted squared distance between the policy's mean action and the data's, a scalar.
+
+    Keeps the policy where the data, and so the model, can be trusted (compare TD3+BC, Fujimoto and
+    Gu 2021, arXiv 2106.06860).
+
+    Args:
+        latents: [B, D]; actions: [B, A], zero in padded entries; weights: [B].
+    """
+    return (weights * (actor(latents) - actions).square().sum(-1)).mean()
 
 
 @torch.no_grad()

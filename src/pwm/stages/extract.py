@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pwm.algorithms.pwm import PWMConfig
 from pwm.data import (
     EpisodeDataset,
     StateSampler,
+    WindowSampler,
     best_tenth_mean,
     episode_returns,
     open_datasets,
@@ -22,59 +22,18 @@ from pwm.data import (
 from pwm.envs import task_spec
 from pwm.errors import UserError
 from pwm.models.actor import ActorConfig
-from pwm.models.critic import CriticConfig
 from pwm.models.pretrained import Policy, actor_facts, slug
 from pwm.models.world_model import WorldModel
 from pwm.runtime.metrics import MetricsWriter, drop_after
 from pwm.runtime.progress import ProgressBar, say
 from pwm.runtime.run_folder import RunFolder, checkpoint_steps, save_checkpoint
 from pwm.runtime.system import resolve_device
+from pwm.stages.extract_config import ExtractConfig, check, trainer_config
 from pwm.stages.rollout import episode_seeds, run_episodes
 from pwm.stages.selection import Selection
-from pwm.stages.trainer import PolicyTrainer, TrainerConfig
+from pwm.stages.trainer import PolicyTrainer
 
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """Settings of ``pwm extract``. See docs/extraction.md for the evidence behind the defaults.
-
-    ``select`` says which policy the run keeps: "best" by the real return of the evaluations during
-    training (whose episodes are never those of the final evaluation), or "last", which needs no
-    real environment and is the papers' way.
-    """
-
-    world_model: str = ""
-    data: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    out: str = ""
-    # length and size
-    updates: int = 10_000
-    batch_size: int = 512
-    horizon: int = 16
-    # objective
-    gamma: float = 0.99
-    lam: float = 0.95
-    reward_space: str = "linear"
-    detach_policy_input: bool = True
-    # optimisation
-    actor_units: tuple[int, ...] = (400, 200, 100)
-    critic_units: tuple[int, ...] = (400, 200)
-    critics: int = 3
-    learning_rate: float = 5e-4
-    final_learning_rate: float = 1e-5
-    critic_passes: int = 8
-    critic_minibatches: int = 4
-    # bookkeeping
-    seed: int = 0
-    select: str = "best"
-    log_every: int = 10
-    eval_every: int = 500
-    eval_episodes: int = 5
-    checkpoint_every: int = 500
-    device: str = "auto"
-    compile: bool = False
-    resume: bool = False
-
+__all__ = ["ExtractConfig", "extract", "run", "trainer_config"]
 
 # Settings that don't change the result, so that a resumed run may have others.
 FREE_ON_RESUME = ("log_every", "eval_every", "eval_episodes", "checkpoint_every", "device",
@@ -109,7 +68,7 @@ def run(config: ExtractConfig) -> RunFolder:
         UserError: unknown task, data that does not fit the model, or an occupied run folder,
             before any work starts.
     """
-    _check(config)
+    check(config)
     if not config.resume:
         RunFolder.check_free(config.out)
     model = WorldModel.from_pretrained(config.world_model)
@@ -134,22 +93,6 @@ def run(config: ExtractConfig) -> RunFolder:
     )
     say(f"Policies written to {config.out}. Next: pwm evaluate {config.out} --episodes 10 --video")
     return run_folder
-
-
-def _check(config: ExtractConfig) -> None:
-    if not config.world_model:
-        raise UserError("no world model: give its run folder with --world-model RUN")
-    if not config.data:
-        raise UserError("no data: start states come from a data set, give it with --data DIR")
-    if not config.out:
-        raise UserError("no run folder: give one with --out RUN")
-    if config.select not in ("best", "last"):
-        raise UserError(f"--select is 'best' or 'last', not '{config.select}'")
-    if config.reward_space not in ("linear", "symlog"):
-        raise UserError(f"--reward-space is 'linear' or 'symlog', not '{config.reward_space}'")
-    for name in ("updates", "batch_size", "horizon", "eval_every", "log_every", "eval_episodes"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
 
 
 def _task_ids(config: ExtractConfig, model: WorldModel) -> tuple[str, ...]:
@@ -225,7 +168,8 @@ def _extract_task(
         datasets, task=task, batch_size=config.batch_size, obs_dim=model.config.obs_dim,
         seed=config.seed, stream=f"start states {task}",
     )  # fmt: skip
-    trainer = PolicyTrainer(model, task, states, trainer_config(config), device)
+    windows = _windows(config, model, datasets, task) if config.behavior_weight else None
+    trainer = PolicyTrainer(model, task, states, trainer_config(config), device, windows)
     steps = checkpoint_steps(folder)
     start = steps[-1] if steps else 0
     if start >= config.updates:
@@ -256,18 +200,14 @@ def _extract_task(
     writer.close()
 
 
-def trainer_config(config: ExtractConfig) -> TrainerConfig:
-    """The part of the stage's settings that concerns the updates."""
-    update = PWMConfig(
-        horizon=config.horizon, gamma=config.gamma, lam=config.lam,
-        detach_policy_input=config.detach_policy_input, reward_space=config.reward_space,
-        critic_passes=config.critic_passes, critic_minibatches=config.critic_minibatches,
-    )  # fmt: skip
-    return TrainerConfig(
-        update=update, actor=ActorConfig(units=config.actor_units),
-        critic=CriticConfig(config.critic_units, config.critics), updates=config.updates,
-        learning_rate=config.learning_rate, final_learning_rate=config.final_learning_rate,
-        seed=config.seed, compile=config.compile,
+def _windows(
+    config: ExtractConfig, model: WorldModel, datasets: Sequence[EpisodeDataset], task: str
+) -> WindowSampler:
+    """Real steps of the task, for the behaviour prior."""
+    return WindowSampler(
+        datasets, tasks=(task,), horizon=config.horizon, batch_size=config.batch_size,
+        obs_dim=model.config.obs_dim, action_dim=model.config.action_dim, seed=config.seed,
+        stream=f"behavior {task}",
     )  # fmt: skip
 
 

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from pwm.algorithms.normalizers import RunningMoments
-from pwm.algorithms.pwm import PWMConfig, actor_loss, critic_loss, critic_targets
+from pwm.algorithms.pwm import (
+    PWMConfig,
+    actor_loss,
+    behavior_loss,
+    behavior_weights,
+    critic_loss,
+    critic_targets,
+)
 from pwm.errors import UserError
 from pwm.models.actor import Actor, ActorConfig
 from pwm.models.critic import CriticConfig, CriticEnsemble
@@ -41,6 +48,21 @@ class StartStates(Protocol):
     def sample(self, step: int) -> Tensor: ...
 
 
+class Window(Protocol):
+    """Real steps: observations [H+1, B, O], actions [H, B, A], rewards and terminated [H, B]."""
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+
+
+class Windows(Protocol):
+    """Where the behaviour prior learns from, as a pure function of the step."""
+
+    def sample(self, step: int) -> Window: ...
+
+
 class PolicyTrainer:
     """Improves one actor-critic against a frozen world model, one :meth:`update` at a time.
 
@@ -56,7 +78,11 @@ class PolicyTrainer:
         states: StartStates,
         config: TrainerConfig,
         device: str,
+        windows: Windows | None = None,
     ):
+        if config.update.behavior_weight and windows is None:
+            raise ValueError("a behaviour prior needs windows of real data")
+        self.windows = windows
         self.config, self.task, self.device = config, task, device
         self.states = states
         self.model = FrozenTaskModel(model, model.task_index(task))
@@ -86,6 +112,10 @@ class PolicyTrainer:
         loss, rollout, metrics = self._actor_loss(
             self.model, self.actor, self.critic, self.moments, z0, noise, update
         )
+        if update.behavior_weight:
+            behavior = self._behavior_loss(step)
+            loss = loss + update.behavior_weight * behavior
+            metrics["behavior_loss"] = behavior.detach()
         parameters = list(self.actor.parameters())
         # Gradients of the actor alone: nothing else is asked for, so nothing else is computed.
         for parameter, gradient in zip(
@@ -98,6 +128,19 @@ class PolicyTrainer:
         value_loss = self._fit_critic(latents, targets)
         return {**metrics, "actor_grad_norm": norm.detach(), "critic_loss": value_loss,
                 "target_mean": targets.mean()}  # fmt: skip
+
+    def _behavior_loss(self, step: int) -> Tensor:
+        """Distance to the better actions of the data, on real latents."""
+        assert self.windows is not None
+        window = self.windows.sample(step)
+        with torch.no_grad():
+            latents = self.model.encode(window.observations.to(self.device, non_blocking=True))
+        actions, rewards, ends = (
+            tensor.to(self.device, non_blocking=True)
+            for tensor in (window.actions[0], window.rewards, window.terminated)
+        )
+        weights = behavior_weights(self.critic, latents, rewards, ends, self.config.update)
+        return behavior_loss(self.actor, latents[0], actions, weights)
 
     def _fit_critic(self, latents: Tensor, targets: Tensor) -> Tensor:
         """Several passes of shuffled minibatches; returns the mean loss of the last pass."""
