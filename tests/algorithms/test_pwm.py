@@ -149,7 +149,7 @@ def test_behavior_weights_by_hand(tiny_model):
     latents = frozen.encode(torch.randn(3, 4, 5).double())
     rewards, ends = torch.rand(2, 4).double(), torch.zeros(2, 4).double()
     ends[1, 0] = 1.0
-    config = PWMConfig(gamma=0.9, lam=0.5, behavior_temperature=2.0)
+    config = PWMConfig(gamma=0.9, lam=0.5, behavior_sharpness=2.0)
     values = critic.minimum(latents)
     last = rewards[1] + 0.9 * (1 - ends[1]) * values[2]
     first = rewards[0] + 0.9 * (0.5 * values[1] + 0.5 * last)

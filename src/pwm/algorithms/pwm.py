@@ -34,7 +34,7 @@ class PWMConfig:
     actor_clip: float = 1.0
     critic_clip: float = 100.0
     behavior_weight: float = 0.0
-    behavior_temperature: float = 1.0
+    behavior_sharpness: float = 1.0
 
 
 @dataclass
@@ -119,7 +119,7 @@ def behavior_weights(
     returns = td_lambda(rewards, values[1:], 1 - terminated, config.gamma, config.lam)
     advantage = returns[0] - values[0]
     standard = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-    return torch.softmax(config.behavior_temperature * standard, 0) * len(advantage)
+    return torch.softmax(config.behavior_sharpness * standard, 0) * len(advantage)
 
 
 def behavior_loss(actor: Actor, latents: Tensor, actions: Tensor, weights: Tensor) -> Tensor:

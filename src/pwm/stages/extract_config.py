@@ -33,8 +33,8 @@ class ExtractConfig:
     lam: float = 0.95
     reward_space: str = "linear"
     detach_policy_input: bool = True
-    behavior_weight: float = 3.0
-    behavior_temperature: float = 1.0
+    behavior_weight: float = 5.0
+    behavior_sharpness: float = 2.0
     # optimisation
     actor_units: tuple[int, ...] = (400, 200, 100)
     critic_units: tuple[int, ...] = (400, 200)
@@ -63,7 +63,7 @@ def check(config: ExtractConfig) -> None:
         raise UserError("no data: start states come from a data set, give it with --data DIR")
     if not config.out:
         raise UserError("no run folder: give one with --out RUN")
-    for name in ("behavior_weight", "behavior_temperature"):
+    for name in ("behavior_weight", "behavior_sharpness"):
         if getattr(config, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must not be negative")
     if config.select not in ("best", "last"):
@@ -82,7 +82,7 @@ def trainer_config(config: ExtractConfig) -> TrainerConfig:
         detach_policy_input=config.detach_policy_input, reward_space=config.reward_space,
         critic_passes=config.critic_passes, critic_minibatches=config.critic_minibatches,
         behavior_weight=config.behavior_weight,
-        behavior_temperature=config.behavior_temperature,
+        behavior_sharpness=config.behavior_sharpness,
     )  # fmt: skip
     return TrainerConfig(
         update=update, actor=ActorConfig(units=config.actor_units),
