@@ -54,7 +54,7 @@ def run(config: DemoConfig) -> Path:
     # a copy, so that the commands in the report can be repeated as they stand
     shutil.copytree(demo_data(), out / "data")
     pretrain.run(replace(pretrain_preset("demo"), data=data, out=world_model, seed=config.seed,
-                         device=config.device))  # fmt: skip
+                         task_weights=(1.0, 1.0, 1.0), device=config.device))  # fmt: skip
     extract.run(replace(demo_extract(), world_model=world_model, data=data, out=policy,
                         seed=config.seed, device=config.device))  # fmt: skip
     evaluate.run(evaluate.EvaluateConfig(run=policy, episodes=10, seed=config.seed,

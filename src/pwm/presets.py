@@ -45,10 +45,14 @@ def mt80(size: str) -> PretrainConfig:
 
 
 def single(size: str) -> PretrainConfig:
-    """One task (or a few): batch 256."""
+    """One task (or a few) on a small machine: batch 256, and what docs/pretraining.md found to help
+    small data sets: normalised observations, short windows first, a learning rate that falls."""
     from pwm.stages.pretrain import PretrainConfig
 
-    return PretrainConfig(**SIZES[size], task_dim=64, batch_size=256, updates=50_000)
+    return PretrainConfig(
+        **SIZES[size], task_dim=64, batch_size=256, updates=50_000, normalize_observations=True,
+        short_fraction=0.75, decay_fraction=0.8,
+    )  # fmt: skip
 
 
 def debug() -> PretrainConfig:
@@ -66,9 +70,9 @@ def demo() -> PretrainConfig:
     from pwm.stages.pretrain import PretrainConfig
 
     return PretrainConfig(
-        **SIZES["1m"], task_dim=96, normalize_observations=True, updates=3000, batch_size=256,
-        horizon=8, learning_rate=3e-4, encoder_lr_scale=1.0, decay_fraction=0.8, log_every=50,
-        eval_every=500, checkpoint_every=1000,
+        **SIZES["1m"], task_dim=96, normalize_observations=True, updates=6000, batch_size=256,
+        short_fraction=0.75, learning_rate=3e-4, encoder_lr_scale=1.0, decay_fraction=0.8,
+        log_every=50, eval_every=500, checkpoint_every=1000,
     )  # fmt: skip
 
 

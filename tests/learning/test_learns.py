@@ -24,7 +24,7 @@ def world_model(tmp_path_factory):
     out = tmp_path_factory.mktemp("learning") / "world_model"
     settings = replace(
         pretrain_preset("demo"), data=(str(demo_data()),), tasks=(TASK,), out=str(out),
-        updates=500, short_fraction=0.8, batch_size=128, eval_every=50, device="cpu",
+        updates=500, batch_size=128, eval_every=50, device="cpu",
     )  # fmt: skip
     pretrain.run(settings)
     return out

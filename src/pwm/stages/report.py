@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pwm.errors import MissingExtra, UserError
-from pwm.runtime.files import read_json, write_json, write_text
+from pwm.runtime.files import write_json, write_text
 from pwm.runtime.progress import say
 from pwm.runtime.run_folder import RunFolder
-from pwm.stages.scores import TaskResult, aggregate, task_row
+from pwm.stages.scores import aggregate, collect_results, task_row
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
         "tasks": rows,
         "aggregate": aggregate(results, config.seed, config.resamples),
         "runs": [str(folder.path) for folder in folders],
+        "command": _command(config),
         "page": str(out / "report.html"),
     }
     from pwm.stages.report_page import render
@@ -82,29 +83,11 @@ def _check(config: ReportConfig) -> Path:
     return out
 
 
-def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
-    """Evaluated returns of all runs by task, in order of first appearance.
-
-    Raises:
-        UserError: a run without evaluation, or the same task and seed in two runs.
-    """
-    results: dict[str, TaskResult] = {}
-    origin: dict[tuple[str, str], Path] = {}
-    for folder in policies:
-        evaluation = folder.path / "evaluation.json"
-        if not evaluation.exists():
-            raise UserError(f"{folder.path} is not evaluated yet; run: pwm evaluate {folder.path}")
-        baselines_file = folder.path / "baselines.json"
-        baselines = read_json(baselines_file) if baselines_file.exists() else {}
-        for task, seeds in read_json(evaluation).items():
-            result = results.setdefault(task, TaskResult(task, {}, baselines.get(task, {}), []))
-            result.folders.append(folder)
-            for seed, returns in seeds.items():
-                if (task, seed) in origin:
-                    raise UserError(
-                        f"{origin[task, seed]} and {folder.path} both hold {task} with seed "
-                        f"{seed}; give one of them, or extract with another --seed"
-                    )
-                origin[task, seed] = folder.path
-                result.returns[seed] = returns
-    return list(results.values())
+def _command(config: ReportConfig) -> str:
+    """The command that makes this page again, also when it was made from Python."""
+    words = ["pwm", "report", *config.runs, "--out", config.out]
+    for name in ("seed", "resamples"):
+        value = getattr(config, name)
+        if value != getattr(ReportConfig(), name):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)

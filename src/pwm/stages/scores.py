@@ -3,29 +3,103 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pwm.errors import UserError
+from pwm.runtime.files import read_json
 from pwm.runtime.run_folder import RunFolder
-from pwm.stages.statistics import bootstrap_interval, iqm, percentile_interval, resampled
+from pwm.stages.statistics import iqm, percentile_interval, resampled, stratified_bootstrap
 
 
 @dataclass
 class TaskResult:
-    """Evaluated episodes of one task: ``returns`` {seed: [episode returns]}, ``baselines``
-    {"random": [...], "data": {...}} and the run folders that they come from."""
+    """Evaluated episodes of one task over all runs that hold it.
+
+    Attributes:
+        returns: {training seed: [episode returns]}.
+        random: returns of the random policy's episodes, of all runs together.
+        data: {"episodes", "mean", "min", "max", "best_tenth"} of the data, None when not recorded.
+        data_differs: the runs were extracted from data with other returns than ``data``.
+        folders: the runs.
+    """
 
     task: str
-    returns: dict[str, list[float]]
-    baselines: dict[str, Any]
-    folders: list[RunFolder]
+    returns: dict[str, list[float]] = field(default_factory=dict)
+    random: list[float] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+    data_differs: bool = False
+    folders: list[RunFolder] = field(default_factory=list)
 
     def seed_means(self) -> list[float]:
         return [float(np.mean(values)) for values in self.returns.values()]
+
+
+def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
+    """Evaluated returns of all runs by task, in order of first appearance.
+
+    Raises:
+        UserError: a run without evaluation, or the same task and seed in two runs.
+    """
+    results: dict[str, TaskResult] = {}
+    origin: dict[tuple[str, str], Path] = {}
+    for folder in policies:
+        for task, seeds in _evaluation(folder).items():
+            result = results.setdefault(task, TaskResult(task))
+            for seed, returns in seeds.items():
+                if (task, seed) in origin:
+                    raise UserError(
+                        f"{origin[task, seed]} and {folder.path} both hold {task} with seed "
+                        f"{seed}; give one of them, or extract with another --seed"
+                    )
+                origin[task, seed] = folder.path
+                result.returns[seed] = returns
+            result.folders.append(folder)
+            _add_baselines(result, folder)
+    return list(results.values())
+
+
+def _evaluation(folder: RunFolder) -> dict[str, dict[str, list[float]]]:
+    path = folder.path / "evaluation.json"
+    if not path.exists():
+        raise UserError(f"{folder.path} is not evaluated yet; run: pwm evaluate {folder.path}")
+    values = read_json(path)
+    shaped = isinstance(values, dict) and all(
+        isinstance(seeds, dict) and seeds and all(_is_returns(x) for x in seeds.values())
+        for seeds in values.values()
+    )
+    if not shaped or not values:
+        raise UserError(
+            f"{path} is not {{task: {{seed: [finite returns]}}}}; "
+            f"delete it and run: pwm evaluate {folder.path}"
+        )
+    return values
+
+
+def _is_returns(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
+    )
+
+
+def _add_baselines(result: TaskResult, folder: RunFolder) -> None:
+    """What the policy is compared with: the first run's data, the random episodes of all runs."""
+    path = folder.path / "baselines.json"
+    found = (read_json(path) if path.exists() else {}).get(result.task, {})
+    result.random += found.get("random") or []
+    data = found.get("data") or (folder.config.get("data_returns") or {}).get(result.task)
+    if data is not None and result.data is None:
+        result.data = data
+    elif data is not None and data != result.data:
+        result.data_differs = True
 
 
 def normaliser(task: str) -> float | None:
@@ -36,28 +110,34 @@ def normaliser(task: str) -> float | None:
 def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
     """Headline numbers of one task, ready for JSON.
 
-    The interval is a bootstrap over seeds, or over the episodes of the only seed.
+    The interval is a bootstrap over seeds, or over the episodes of the only seed; None when there
+    is a single number.
     """
     several = len(result.returns) > 1
     values = result.seed_means() if several else next(iter(result.returns.values()))
     mean = float(np.mean(result.seed_means()))
-    low, high = bootstrap_interval([values], _mean, resamples=resamples, seed=seed)
-    data = result.baselines.get("data")
-    random = result.baselines.get("random")
-    scale = normaliser(result.task)
+    interval = None
+    if len(values) > 1:
+        interval = list(stratified_bootstrap([values], _mean, resamples, seed))
+    data, scale = result.data, normaliser(result.task)
+    random = float(np.mean(result.random)) if result.random else None
     return {
         "task": result.task,
         "seeds": len(result.returns),
-        "episodes": sum(len(values) for values in result.returns.values()),
+        "episodes": sum(len(x) for x in result.returns.values()),
         "return": mean,
-        "interval": [low, high],
+        "interval": interval,
         "interval_over": "seeds" if several else "episodes",
         "score": None if scale is None else mean / scale,
-        "random": None if random is None else float(np.mean(random)),
+        "random": random,
+        "times_random": _ratio(mean, random),
+        "beats_random": None if random is None else mean > random,
         "data": data,
+        "data_differs": result.data_differs,
         "times_data_mean": _ratio(mean, data["mean"]) if data else None,
         "share_of_best_tenth": _ratio(mean, data["best_tenth"]) if data else None,
         "beats_data_mean": mean > data["mean"] if data else None,
+        "beats_data_mean_clearly": interval[0] > data["mean"] if data and interval else None,
         "beats_best_tenth": mean > data["best_tenth"] if data else None,
         "success": _success(result),
     }
@@ -66,30 +146,30 @@ def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
 def aggregate(results: Sequence[TaskResult], seed: int, resamples: int) -> dict[str, Any] | None:
     """IQM of the scores over all tasks and seeds, with a 95 % stratified-bootstrap interval.
 
-    Strata are the tasks. With several seeds the seeds of a task are drawn again; with one seed its
-    episodes are, which says nothing about the spread over seeds and is labelled so.
+    Strata are the tasks. With several seeds the seeds of a task are drawn again; if any task has
+    one seed only, the episodes of each run are, which says nothing about the spread over seeds
+    and is labelled so. None without a task whose scores are comparable.
     """
-    scored = [r for r in results if normaliser(r.task) is not None]
+    scored = [(r, scale) for r in results if (scale := normaliser(r.task)) is not None]
     if not scored:
         return None
-    several = all(len(r.returns) > 1 for r in scored)
-    scales = [normaliser(r.task) or 1.0 for r in scored]
-    means = [np.array(r.seed_means()) / s for r, s in zip(scored, scales, strict=True)]
+    seeds = [len(r.returns) for r, _ in scored]
+    means = [np.array(r.seed_means()) / scale for r, scale in scored]
+    runs = [np.array(x) / scale for r, scale in scored for x in r.returns.values()]
+    several = min(seeds) > 1
+    interval: tuple[float, float] | None = None
     if several:
-        interval = bootstrap_interval(means, resamples=resamples, seed=seed)
-    else:
-        episodes = [
-            np.concatenate([np.asarray(v) for v in r.returns.values()]) / s
-            for r, s in zip(scored, scales, strict=True)
-        ]
-        drawn = [values.mean(-1) for values in resampled(episodes, resamples, seed)]
+        interval = stratified_bootstrap(means, iqm, resamples, seed)
+    elif max(len(x) for x in runs) > 1:
+        drawn = [x.mean(-1) for x in resampled(runs, resamples, seed)]
         interval = percentile_interval(iqm(np.stack(drawn, axis=-1)))
     return {
         "iqm": float(iqm(np.concatenate(means))),
-        "interval": list(interval),
+        "interval": None if interval is None else list(interval),
         "interval_over": "seeds" if several else "episodes",
         "tasks": len(scored),
-        "seeds": min(len(r.returns) for r in scored),
+        "seeds": min(seeds),
+        "seeds_most": max(seeds),
         "unit": "score = return / 10, at most 100",
     }
 
@@ -98,9 +178,9 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values.mean(axis=-1)
 
 
-def _ratio(value: float, base: float) -> float | None:
+def _ratio(value: float, base: float | None) -> float | None:
     """Ratio of returns; None where it would mean nothing."""
-    return value / base if base > 0 else None
+    return value / base if base is not None and base > 0 else None
 
 
 def _success(result: TaskResult) -> float | None:
@@ -108,11 +188,15 @@ def _success(result: TaskResult) -> float | None:
     values: list[float] = []
     for folder in result.folders:
         path = folder.path / "evaluation.jsonl"
-        if path.exists():
-            lines = (json.loads(line) for line in path.read_text().splitlines())
-            values += [
-                line["success"]
-                for line in lines
-                if line["task"] == result.task and line["success"] is not None
-            ]
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                if record["task"] == result.task and record["success"] is not None:
+                    values.append(float(record["success"]))
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{path}, line {number} is damaged; delete it and run: "
+                    f"pwm evaluate {folder.path}"
+                ) from None
     return float(np.mean(values)) if values else None

@@ -45,16 +45,23 @@ def resampled(strata: Sequence[ArrayLike], resamples: int, seed: int) -> list[ND
     return drawn
 
 
-def bootstrap_interval(
-    strata: Sequence[ArrayLike],
+def stratified_bootstrap(
+    scores: Sequence[ArrayLike],
     statistic: Statistic = iqm,
-    *,
     resamples: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of ``statistic`` over all values, resampled within each stratum."""
-    values = statistic(np.concatenate(resampled(strata, resamples, seed), axis=-1))
+    """Percentile interval of ``statistic`` over all values, runs drawn again within each task.
+
+    Args:
+        scores: one array [runs] for each task; tasks may have different numbers of runs.
+        statistic: of the values of all tasks together, [..., N] -> [...].
+        resamples: number of bootstrap draws.
+        seed: of ``np.random.default_rng``; equal seeds give equal intervals.
+        confidence: share of the draws that the interval holds.
+    """
+    values = statistic(np.concatenate(resampled(scores, resamples, seed), axis=-1))
     return percentile_interval(values, confidence)
 
 
