@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pwm.models.pretrained import slug
+from pwm.data.layout import slug
+from pwm.errors import UserError
 from pwm.runtime.metrics import read_metrics
 from pwm.runtime.run_folder import RunFolder
 from pwm.stages import plots
 from pwm.stages.scores import TaskResult
 
 DEPTHS = (1, 4, 8, 16)
+Records = Mapping[str, Sequence[dict[str, Any]]]
 
 
 def render(
@@ -23,7 +26,11 @@ def render(
     models: Sequence[RunFolder],
     policies: Sequence[RunFolder],
 ) -> str:
-    """The whole page; everything is inline, nothing is fetched."""
+    """The whole page; everything is inline, nothing is fetched.
+
+    Raises:
+        UserError: a damaged metrics file.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -33,84 +40,103 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["duration"] = duration
+    environment.filters["gigabytes"] = lambda size: f"{size / 1e9:.2f} GB"
+    records = {str(run.path): metrics_of(run) for run in [*models, *policies]}
     tasks = [
-        {"row": row, **task_figures(result), "videos": videos(result)}
+        {"row": row, **task_figures(result, records), "videos": videos(result)}
         for row, result in zip(summary["tasks"], results, strict=True)
     ]
     return environment.get_template("report.html.j2").render(
         summary=summary,
         tasks=tasks,
-        models=[{"run": run_facts(run), "figures": model_figures(run)} for run in models],
+        models=[
+            {"run": run_facts(run), "figures": model_figures(records[str(run.path)])}
+            for run in models
+        ],
         runs=[run_facts(run) for run in [*models, *policies]],
     )
 
 
-def task_figures(result: TaskResult) -> dict[str, str | None]:
+def metrics_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """All lines of a run's metrics; empty for a run that was killed before the first."""
+    if not folder.metrics_path.exists():
+        return []
+    try:
+        return list(read_metrics(folder.metrics_path))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{folder.metrics_path} is damaged ({error}); remove the line that is not JSON"
+        ) from None
+
+
+def task_figures(result: TaskResult, records: Records) -> dict[str, Any]:
     """Learning curve and real-against-imagined plot of one task; None without evaluations."""
-    curves, gaps = {}, {}
+    curves, real, imagined, kept = {}, {}, {}, {}
     for folder in result.folders:
-        records = [
+        found = [
             r
-            for r in read_metrics(folder.metrics_path)
-            if r.get("kind") == "evaluation" and r.get("task") == result.task
+            for r in records[str(folder.path)]
+            if r.get("kind") == "evaluation" and r.get("task") == result.task and r["returns"]
         ]
-        if not records:
+        if not found:
             continue
-        seed, steps = str(folder.config["seed"]), [r["step"] for r in records]
-        curves[seed] = (steps, np.array([r["returns"] for r in records], float))
-        real, imagined = (
-            (steps, [r[name] for r in records]) for name in ("real_discounted", "imagined_value")
-        )
-        gaps[seed] = (real, imagined)
+        seed, steps = str(folder.config["seed"]), [r["step"] for r in found]
+        curves[seed] = (steps, [r["returns"] for r in found])
+        real[seed] = (steps, [r["real_discounted"] for r in found])
+        imagined[seed] = (steps, [r["imagined_value"] for r in found])
+        if found[-1].get("selected_step") is not None:
+            kept[seed] = found[-1]["selected_step"]
     if not curves:
-        return {"curve": None, "gap": None}
+        return {"curve": None, "gap": None, "kept": {}}
     levels: dict[str, float] = {}
-    data, random = result.baselines.get("data"), result.baselines.get("random")
-    if data:
-        levels |= {"data: mean": data["mean"], "data: best tenth": data["best_tenth"]}
-    if random:
-        levels["random policy"] = float(np.mean(random))
+    if result.data:
+        levels |= {"data: mean": result.data["mean"], "data: best tenth": result.data["best_tenth"]}
+    if result.random:
+        levels["random policy"] = float(np.mean(result.random))
     return {
-        "curve": plots.learning_curve(curves, levels),
-        "gap": plots.real_against_imagined(gaps),
+        "curve": plots.learning_curve(curves, levels, kept),
+        "gap": plots.real_against_imagined(real, imagined),
+        "kept": kept,
     }
 
 
-def model_figures(folder: RunFolder) -> list[tuple[str, str]]:
-    """(caption, SVG) of a world model's training."""
-    records = list(read_metrics(folder.metrics_path))
+def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(caption, SVG) of a world model's training; quantities that it has not logged are absent."""
     train = [r for r in records if r.get("kind") == "train"]
     held_out = [r for r in records if r.get("kind") == "evaluation"]
 
-    def series(source: list[dict[str, Any]], name: str) -> plots.Series:
-        known = [r for r in source if r.get(name) is not None]
-        return [r["step"] for r in known], [r[name] for r in known]
+    def series(source: Sequence[dict[str, Any]], **names: str) -> dict[str, plots.Series]:
+        found = {}
+        for label, name in names.items():
+            known = [r for r in source if r.get(name) is not None]
+            if known:
+                found[label.replace("_", " ")] = (
+                    [r["step"] for r in known],
+                    [r[name] for r in known],
+                )
+        return found
 
-    figures = []
-    if train:
-        losses = {n: series(train, f"{n}_loss") for n in ("consistency", "reward")}
-        figures.append(("Training losses", plots.lines(losses, "loss", log=True)))
-    if held_out:
-        latent = {f"after {k} steps": series(held_out, f"latent_error_{k}") for k in DEPTHS}
-        reward = {f"after {k} steps": series(held_out, f"reward_error_{k}") for k in DEPTHS}
-        figures += [
-            (
-                "Open-loop latent error on held-out episodes (1: no better than the mean)",
-                plots.lines(latent, "relative error", log=True),
-            ),
-            (
-                "Reward error on held-out episodes, in reward units",
-                plots.lines(reward, "mean absolute error"),
-            ),
-            (
-                "Entropy of the latent groups (near 1: collapsed)",
-                plots.lines({"entropy": series(held_out, "latent_entropy")}, "share of maximum"),
-            ),
-        ]
-    if train:
-        norm = {"gradient norm": series(train, "grad_norm")}
-        figures.append(("Gradient norm before clipping", plots.lines(norm, "norm", log=True)))
-    return figures
+    def depths(kind: str) -> dict[str, plots.Series]:
+        return series(held_out, **{f"{k}_step{'s'[: k > 1]}": f"{kind}_error_{k}" for k in DEPTHS})
+
+    losses = {name: f"{name}_loss" for name in ("consistency", "reward", "termination")}
+    figures = [
+        ("Training losses, each before its weight.", series(train, **losses), "loss", True, None),
+        ("Latent error on held-out episodes after so many steps without looking (1: no better "
+         "than predicting the mean latent).", depths("latent"), "relative error", True, None),
+        ("Reward error on held-out episodes at the same steps, in reward units.",
+         depths("reward"), "mean absolute error", False, None),
+        ("Entropy of the latent groups as a share of its maximum (1: the encoder has collapsed).",
+         series(held_out, entropy="latent_entropy"), "entropy", False, (0.0, 1.05)),
+        ("Gradient norm before clipping.", series(train, gradient_norm="grad_norm"),
+         "norm", True, None),
+    ]  # fmt: skip
+    return [
+        (caption, plots.lines(quantities, ylabel, log, limits))
+        for caption, quantities, ylabel, log, limits in figures
+        if quantities
+    ]
 
 
 def videos(result: TaskResult) -> list[dict[str, str]]:
@@ -129,21 +155,29 @@ def videos(result: TaskResult) -> list[dict[str, str]]:
 def run_facts(folder: RunFolder) -> dict[str, Any]:
     """What is needed to judge and repeat a run."""
     config, summary = folder.config, folder.summary()
+    done = summary or {}
     return {
         "path": str(folder.path),
         "stage": folder.stage,
-        "command": config["command"],
-        "created": config["created"],
-        "seed": config["seed"],
-        "git_revision": config["git_revision"],
-        "versions": config["versions"],
-        "hardware": config["hardware"],
-        "precision": config["precision"],
+        "command": config.get("command") or "not recorded",
+        "created": config.get("created"),
+        "seed": config.get("seed"),
+        "git_revision": config.get("git_revision"),
+        "versions": config.get("versions") or {},
+        "hardware": config.get("hardware") or {},
+        "precision": config.get("precision") or {},
         "settings": config["config"],
         "parameters": config.get("parameters"),
         "complete": summary is not None,
-        "seconds": summary["wall_seconds"] if summary else None,
-        "task_seconds": (summary or {}).get("task_seconds", {}),
-        "peak_memory": summary["peak_memory_bytes"] if summary else None,
-        "resumed": bool((summary or {}).get("resumed", False)),
+        "seconds": done.get("wall_seconds"),
+        "task_seconds": done.get("task_seconds", {}),
+        "peak_memory": done.get("peak_memory_bytes"),
+        "resumed": bool(done.get("resumed", False)),
     }
+
+
+def duration(seconds: float) -> str:
+    """A span of time as one would say it."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
