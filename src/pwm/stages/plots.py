@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-# Colour-blind safe (Paul Tol's bright scheme); legible on white and on dark grey.
+# After Paul Tol's bright scheme (colour-blind safe); legible on white and on dark grey.
 BLUE, RED, GREEN, YELLOW, PURPLE, GREY = (
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#888888",
+    "#4477aa", "#ee6677", "#2a9d48", "#ccbb44", "#aa3377", "#888888",
 )  # fmt: skip
 CYCLE = (BLUE, RED, GREEN, YELLOW, PURPLE)
 INK = "#010203"  # stands for the page's text colour; no plot may use it otherwise

@@ -107,7 +107,7 @@ def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     held_out = [r for r in records if r.get("kind") == "evaluation"]
 
     def series(source: Sequence[dict[str, Any]], **names: str) -> dict[str, plots.Series]:
-        found = {}
+        found: dict[str, plots.Series] = {}
         for label, name in names.items():
             known = [r for r in source if r.get(name) is not None]
             if known:
