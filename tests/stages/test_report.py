@@ -83,6 +83,7 @@ def test_numbers_over_seeds(runs, tmp_path):
     assert walk["interval"] == [200.0, 600.0]  # two seeds: the extremes are a quarter each
     assert walk["random"] == 30.0 and walk["times_data_mean"] == pytest.approx(2.0)
     assert walk["beats_data_mean"] and not walk["beats_best_tenth"]
+    assert not walk["beats_data_mean_clearly"]  # 200 is the interval's low end too
     assert walk["share_of_best_tenth"] == pytest.approx(400 / 450)
     assert gym["score"] is None and gym["data"] is None and gym["success"] == 0.5
     assert result["aggregate"]["iqm"] == pytest.approx(40.0)
@@ -112,8 +113,16 @@ def test_mixed_seed_counts_fall_back_to_episodes(tmp_path):
     assert total["iqm"] == pytest.approx(20.0)
     assert total["interval"] == pytest.approx([20.0, 20.0])
     assert (total["seeds"], total["seeds_most"]) == (1, 2)
+    assert result["tasks"][0]["beats_random"] and not result["tasks"][0]["beats_data_mean"]
     assert total["interval_over"] == "episodes"
     assert "a task with one seed only" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_clearly_means_the_whole_interval(tmp_path):
+    sure = policy_run(tmp_path / "p0", 0, (201.0, 250.0, 300.0))
+    result = report.run(ReportConfig(runs=(str(sure),), out=str(tmp_path / "out")))
+    assert result["tasks"][0]["beats_data_mean_clearly"]
+    assert "yes, clearly" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_single_episode_has_no_interval(tmp_path):
@@ -127,6 +136,7 @@ def test_single_episode_has_no_interval(tmp_path):
 def test_runs_of_different_data_are_named(runs, tmp_path):
     other = policy_run(tmp_path / "p2", 2, (1.0, 2.0), data={**DATA, "mean": 9.0})
     result = report.run(ReportConfig(runs=(*runs, str(other)), out=str(tmp_path / "out")))
+    assert result["tasks"][0]["beats_random"] is True
     assert result["tasks"][0]["data_differs"] and result["tasks"][0]["data"] == DATA
     assert "different data" in (tmp_path / "out" / "report.html").read_text()
 
@@ -150,6 +160,7 @@ def test_page_is_self_contained_and_escaped(runs, tmp_path):
     for text in ("400.0", "1,234,567", "unfinished", "1.5 min", "30 s", "data: best tenth",
                  "imagined", "of seeds", "89&nbsp;%", "2.00&nbsp;×", "policy kept"):  # fmt: skip
         assert text in page, text
+    assert "currentColor" in page and "#010203" not in page  # axes follow light and dark
     ids = re.findall(r'="#(?!\d)(\w+)"|url\(#(\w+)\)', page)
     assert ids and all(f'id="{a or b}"' in page for a, b in ids)
 
