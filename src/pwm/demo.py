@@ -57,7 +57,7 @@ def run(config: DemoConfig) -> Path:
                          task_weights=(1.0, 1.0, 1.0), device=config.device))  # fmt: skip
     extract.run(replace(demo_extract(), world_model=world_model, data=data, out=policy,
                         seed=config.seed, device=config.device))  # fmt: skip
-    evaluate.run(evaluate.EvaluateConfig(run=policy, episodes=10, seed=config.seed,
+    evaluate.run(evaluate.EvaluateConfig(run=policy, episodes=30, seed=config.seed,
                                          video=config.video, device=config.device))  # fmt: skip
     report.run(report.ReportConfig(runs=(world_model, policy), out=str(out / "report")))
     _print_results(Path(policy))
@@ -88,7 +88,7 @@ def _require(module: str, package: str) -> None:
 def _print_results(policy: Path) -> None:
     """Policies against their data, on stdout."""
     returns, baselines = read_json(policy / "evaluation.json"), read_json(policy / "baselines.json")
-    table = Table(title="Mean return of 10 episodes in the real environment")
+    table = Table(title="Mean return of 30 episodes in the real environment")
     for name in ("task", "random", "data: mean", "data: best tenth", "policy"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for task, seeds in returns.items():

@@ -144,19 +144,21 @@ def test_log_std_has_a_floor():
 
 
 def test_behavior_weights_by_hand(tiny_model):
-    """Advantages of the data's own TD(lambda) returns, standardised, through a softmax."""
+    """Advantages of the data's own 2-step returns, standardised, through a softmax."""
     frozen, _, critic, _, _ = parts(tiny_model)
-    latents = frozen.encode(torch.randn(3, 4, 5).double())
+    first, last = frozen.encode(torch.randn(2, 4, 5).double())
     rewards, ends = torch.rand(2, 4).double(), torch.zeros(2, 4).double()
-    ends[1, 0] = 1.0
-    config = PWMConfig(gamma=0.9, lam=0.5, behavior_sharpness=2.0)
-    values = critic.minimum(latents)
-    last = rewards[1] + 0.9 * (1 - ends[1]) * values[2]
-    first = rewards[0] + 0.9 * (0.5 * values[1] + 0.5 * last)
-    advantage = first - values[0]
+    ends[1, 0] = 1.0  # the second step ends window 0: no bootstrap
+    ends[0, 1] = 1.0  # the first step ends window 1: no second reward either
+    config = PWMConfig(gamma=0.9, behavior_sharpness=2.0)
+    value = critic.minimum(last)
+    returns = rewards[0] + 0.9 * rewards[1] + 0.81 * value
+    returns[0] = rewards[0, 0] + 0.9 * rewards[1, 0]
+    returns[1] = rewards[0, 1]
+    advantage = returns - critic.minimum(first)
     z = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
     expected = 4 * torch.exp(2 * z) / torch.exp(2 * z).sum()
-    weights = behavior_weights(critic, latents, rewards, ends, config)
+    weights = behavior_weights(critic, first, last, rewards, ends, config)
     torch.testing.assert_close(weights, expected.detach())
     assert not weights.requires_grad and weights.mean() == pytest.approx(1.0)
 

@@ -105,19 +105,30 @@ def actor_loss(
 
 @torch.no_grad()
 def behavior_weights(
-    critic: CriticEnsemble, latents: Tensor, rewards: Tensor, terminated: Tensor, config: PWMConfig
+    critic: CriticEnsemble,
+    first: Tensor,
+    last: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+    config: PWMConfig,
 ) -> Tensor:
     """How much each window's first action is worth copying, [B] with mean 1.
 
-    Softmax over the batch of the standardised advantage of the data's TD(lambda) return over the
+    Softmax over the batch of the standardised advantage of the data's own N-step return over the
     critic's value: advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177).
 
     Args:
-        latents: [H+1, B, D] encoded real observations; rewards, terminated: [H, B].
+        first, last: [B, D] encoded real observations at both ends of the window.
+        rewards, terminated: [N, B].
     """
-    values = critic.minimum(latents)
-    returns = td_lambda(rewards, values[1:], 1 - terminated, config.gamma, config.lam)
-    advantage = returns[0] - values[0]
+    steps = torch.arange(len(rewards), device=rewards.device, dtype=rewards.dtype)
+    # Reward t counts while no earlier step ended the episode.
+    alive = torch.cumprod(1 - terminated, 0)
+    before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
+    discount = (config.gamma**steps)[:, None]
+    returns = (discount * before * rewards).sum(0)
+    returns = returns + config.gamma ** len(rewards) * alive[-1] * critic.minimum(last)
+    advantage = returns - critic.minimum(first)
     standard = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
     return torch.softmax(config.behavior_sharpness * standard, 0) * len(advantage)
 

@@ -203,9 +203,14 @@ def _extract_task(
 def _windows(
     config: ExtractConfig, model: WorldModel, datasets: Sequence[EpisodeDataset], task: str
 ) -> WindowSampler:
-    """Real steps of the task, for the behaviour prior."""
+    """Real steps of the task, for the behaviour prior.
+
+    Windows are no longer than the median episode, or most short episodes would have none.
+    """
+    lengths = np.concatenate([d.tasks[task].lengths for d in datasets if task in d.tasks])
+    horizon = max(1, min(config.behavior_horizon, int(np.median(lengths))))
     return WindowSampler(
-        datasets, tasks=(task,), horizon=config.horizon, batch_size=config.batch_size,
+        datasets, tasks=(task,), horizon=horizon, batch_size=config.batch_size,
         obs_dim=model.config.obs_dim, action_dim=model.config.action_dim, seed=config.seed,
         stream=f"behavior {task}",
     )  # fmt: skip

@@ -35,6 +35,7 @@ class ExtractConfig:
     detach_policy_input: bool = True
     behavior_weight: float = 5.0
     behavior_sharpness: float = 2.0
+    behavior_horizon: int = 50
     # optimisation
     actor_units: tuple[int, ...] = (400, 200, 100)
     critic_units: tuple[int, ...] = (400, 200)
@@ -63,6 +64,8 @@ def check(config: ExtractConfig) -> None:
         raise UserError("no data: start states come from a data set, give it with --data DIR")
     if not config.out:
         raise UserError("no run folder: give one with --out RUN")
+    if config.behavior_horizon < 1:
+        raise UserError("--behavior-horizon must be at least 1")
     for name in ("behavior_weight", "behavior_sharpness"):
         if getattr(config, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must not be negative")

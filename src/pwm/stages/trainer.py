@@ -49,7 +49,7 @@ class StartStates(Protocol):
 
 
 class Window(Protocol):
-    """Real steps: observations [H+1, B, O], actions [H, B, A], rewards and terminated [H, B]."""
+    """Real steps: observations [N+1, B, O], actions [N, B, A], rewards and terminated [N, B]."""
 
     observations: Tensor
     actions: Tensor
@@ -133,14 +133,15 @@ class PolicyTrainer:
         """Distance to the better actions of the data, on real latents."""
         assert self.windows is not None
         window = self.windows.sample(step)
+        ends_of_window = window.observations[[0, -1]].to(self.device, non_blocking=True)
         with torch.no_grad():
-            latents = self.model.encode(window.observations.to(self.device, non_blocking=True))
+            first, last = self.model.encode(ends_of_window)
         actions, rewards, ends = (
             tensor.to(self.device, non_blocking=True)
             for tensor in (window.actions[0], window.rewards, window.terminated)
         )
-        weights = behavior_weights(self.critic, latents, rewards, ends, self.config.update)
-        return behavior_loss(self.actor, latents[0], actions, weights)
+        weights = behavior_weights(self.critic, first, last, rewards, ends, self.config.update)
+        return behavior_loss(self.actor, first, actions, weights)
 
     def _fit_critic(self, latents: Tensor, targets: Tensor) -> Tensor:
         """Several passes of shuffled minibatches; returns the mean loss of the last pass."""
