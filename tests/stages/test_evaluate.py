@@ -50,6 +50,13 @@ def test_episodes_are_noted_line_by_line(evaluated):
         assert line["length"] == 500 and line["success"] is None
 
 
+def test_settings_of_the_evaluation_are_noted(evaluated):
+    settings = read_json(evaluated / "evaluation_settings.json")
+    for task in TASKS:
+        assert settings[task]["episodes"] == 3 and settings[task]["seed"] == 5
+        assert settings[task]["command"]
+
+
 def test_baselines_hold_random_policy_and_data(evaluated):
     baselines = read_json(evaluated / "baselines.json")
     for task in TASKS:

@@ -16,7 +16,7 @@ from pwm.models.pretrained import Policy, policy_tasks, slug
 from pwm.runtime.files import read_json, write_json, write_text
 from pwm.runtime.progress import ProgressBar, say
 from pwm.runtime.run_folder import RunFolder
-from pwm.runtime.system import resolve_device
+from pwm.runtime.system import command_line, resolve_device
 from pwm.seeding import stream_seed
 from pwm.stages.rollout import (
     Episodes,
@@ -49,7 +49,8 @@ def run(config: EvaluateConfig) -> dict[str, dict[str, list[float]]]:
     """Evaluate the deterministic policies of a run and write the results into it.
 
     Writes ``evaluation.json`` ({task: {seed: [returns]}}), ``evaluation.jsonl`` (a line an
-    episode), ``baselines.json`` (random policy and the data's own returns) and, when asked,
+    episode), ``baselines.json`` (random policy and the data's own returns),
+    ``evaluation_settings.json`` (command, seed and episodes by task) and, when asked,
     ``videos/``. Tasks that are not evaluated now keep their earlier results.
 
     Returns:
@@ -77,12 +78,18 @@ def run(config: EvaluateConfig) -> dict[str, dict[str, list[float]]]:
             results[task] = {train_seed: [float(x) for x in episodes.returns]}
             bar.advance(1, f"{task}: {episodes.returns.mean():.1f}")
     _merge(folder.path / "evaluation.json", results)
+    _merge(folder.path / "evaluation_settings.json", dict.fromkeys(tasks, _settings(config)))
     seconds = time.monotonic() - begin
     say(f"{len(tasks)} task(s), {config.episodes} episodes each, in {seconds:.1f} s")
     say(
         f"Results are in {folder.path / 'evaluation.json'}. Next: pwm report {config.run} --out DIR"
     )
     return results
+
+
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    """What is needed to repeat this evaluation."""
+    return {"command": command_line(), "episodes": config.episodes, "seed": config.seed}
 
 
 def _chosen_tasks(folder: RunFolder, wanted: tuple[str, ...]) -> list[str]:

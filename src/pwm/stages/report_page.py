@@ -11,6 +11,7 @@ import numpy as np
 
 from pwm.data.layout import slug
 from pwm.errors import UserError
+from pwm.runtime.files import read_json
 from pwm.runtime.metrics import read_metrics
 from pwm.runtime.run_folder import RunFolder
 from pwm.stages import plots
@@ -160,6 +161,7 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
         "path": str(folder.path),
         "stage": folder.stage,
         "command": config.get("command") or "not recorded",
+        "evaluations": evaluation_commands(folder),
         "created": config.get("created"),
         "seed": config.get("seed"),
         "git_revision": config.get("git_revision"),
@@ -174,6 +176,13 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
         "peak_memory": done.get("peak_memory_bytes"),
         "resumed": bool(done.get("resumed", False)),
     }
+
+
+def evaluation_commands(folder: RunFolder) -> list[str]:
+    """The commands that evaluated a policy run, each once, in order of first use."""
+    path = folder.path / "evaluation_settings.json"
+    settings = read_json(path).values() if path.exists() else ()
+    return list(dict.fromkeys(str(entry.get("command")) for entry in settings))
 
 
 def duration(seconds: float) -> str:
