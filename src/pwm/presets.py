@@ -81,7 +81,7 @@ def demo_extract() -> ExtractConfig:
     from pwm.stages.extract import ExtractConfig
 
     return ExtractConfig(
-        updates=300, batch_size=256, horizon=8, critic_passes=2, log_every=10, eval_every=50,
+        updates=350, batch_size=256, horizon=8, critic_passes=2, log_every=10, eval_every=50,
         eval_episodes=16, checkpoint_every=100,
     )  # fmt: skip
 

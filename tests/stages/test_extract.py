@@ -116,6 +116,35 @@ def test_training_and_final_evaluation_use_other_episodes():
                 assert not set(during) & set(episode_seeds(other, f"evaluation {task}", 50))
 
 
+def test_deployed_actor_is_the_running_average(data, world_model, tmp_path, monkeypatch):
+    """Three updates by hand: the first copies the weights, later ones move by 1 - decay."""
+    trainers = []
+    init = extract.PolicyTrainer.__init__
+
+    def noting(self, *arguments, **kwargs):
+        init(self, *arguments, **kwargs)
+        trainers.append(self)
+
+    monkeypatch.setattr(extract.PolicyTrainer, "__init__", noting)
+    seen = []
+    update = extract.PolicyTrainer.update
+
+    def recording(self, step):
+        metrics = update(self, step)
+        seen.append(self.actor.body[-1].weight.detach().clone())
+        return metrics
+
+    monkeypatch.setattr(extract.PolicyTrainer, "update", recording)
+    for decay in (0.75, 0.0):
+        seen.clear()
+        extract.run(debug_extract(world_model, data, tmp_path / str(decay), tasks=TASKS[:1],
+                                  updates=3, actor_average=decay))  # fmt: skip
+        expected = seen[0]
+        for weight in seen[1:]:
+            expected = decay * expected + (1 - decay) * weight
+        torch.testing.assert_close(trainers[-1].deployed.body[-1].weight, expected)
+
+
 def test_best_policy_is_kept_and_last_on_request(data, world_model, tmp_path, monkeypatch):
     """Scripted returns: the best evaluation, of update 4, decides; a tie goes to the later one."""
     scores = {0: 1.0, 2: 5.0, 4: 5.0, 6: 3.0, 8: 4.0}

@@ -177,7 +177,7 @@ def _extract_task(
     if start:
         trainer.load(folder, start)
     drop_after(run_folder.metrics_path, start, task=task)
-    policy = Policy.build(model, task, trainer.actor)
+    policy = Policy.build(model, task, trainer.deployed)
     selection = Selection(config.select, policy)
     if start:
         selection.load(folder, start)

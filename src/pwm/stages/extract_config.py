@@ -36,6 +36,7 @@ class ExtractConfig:
     behavior_weight: float = 5.0
     behavior_sharpness: float = 2.0
     behavior_horizon: int = 50
+    actor_average: float = 0.98
     # optimisation
     actor_units: tuple[int, ...] = (400, 200, 100)
     critic_units: tuple[int, ...] = (400, 200)
@@ -64,6 +65,8 @@ def check(config: ExtractConfig) -> None:
         raise UserError("no data: start states come from a data set, give it with --data DIR")
     if not config.out:
         raise UserError("no run folder: give one with --out RUN")
+    if not 0 <= config.actor_average < 1:
+        raise UserError("--actor-average must be at least 0 (off) and less than 1")
     if config.behavior_horizon < 1:
         raise UserError("--behavior-horizon must be at least 1")
     for name in ("behavior_weight", "behavior_sharpness"):
@@ -91,5 +94,5 @@ def trainer_config(config: ExtractConfig) -> TrainerConfig:
         update=update, actor=ActorConfig(units=config.actor_units),
         critic=CriticConfig(config.critic_units, config.critics), updates=config.updates,
         learning_rate=config.learning_rate, final_learning_rate=config.final_learning_rate,
-        seed=config.seed, compile=config.compile,
+        seed=config.seed, actor_average=config.actor_average, compile=config.compile,
     )  # fmt: skip

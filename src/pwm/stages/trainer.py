@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pwm.algorithms.normalizers import RunningMoments
 from pwm.algorithms.pwm import (
@@ -39,6 +40,7 @@ class TrainerConfig:
     learning_rate: float
     final_learning_rate: float
     seed: int
+    actor_average: float = 0.0
     compile: bool = False
 
 
@@ -89,6 +91,9 @@ class PolicyTrainer:
         torch.manual_seed(stream_seed(config.seed, "policy", task))
         latent = model.config.latent_dim
         self.actor = Actor(latent, self.model.action_mask, config.actor).to(device)
+        self._average = AveragedModel(
+            self.actor, multi_avg_fn=get_ema_multi_avg_fn(config.actor_average)
+        )
         self.critic = CriticEnsemble(latent, config.critic).to(device)
         self.moments = RunningMoments().to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "noise", task))
@@ -124,10 +129,18 @@ class PolicyTrainer:
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(parameters, update.actor_clip)
         self.actor_optimizer.step()
+        self._average.update_parameters(self.actor)
         latents, targets = critic_targets(self.critic, rollout, update)
         value_loss = self._fit_critic(latents, targets)
         return {**metrics, "actor_grad_norm": norm.detach(), "critic_loss": value_loss,
                 "target_mean": targets.mean()}  # fmt: skip
+
+    @property
+    def deployed(self) -> Actor:
+        """The actor to evaluate and keep: the running average of the trained one's weights."""
+        module = self._average.module
+        assert isinstance(module, Actor)
+        return module
 
     def _behavior_loss(self, step: int) -> Tensor:
         """Distance to the better actions of the data, on real latents."""
@@ -185,6 +198,7 @@ class PolicyTrainer:
         """Everything else that a resumed run needs."""
         return {
             "actor": self.actor.state_dict(),
+            "average": self._average.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "moments": self.moments.state_dict(),
@@ -197,6 +211,7 @@ class PolicyTrainer:
         state = load_state(source / "state.pt")
         load_into(self.critic, source / "critic.safetensors")
         self.actor.load_state_dict(state["actor"])
+        self._average.load_state_dict(state["average"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.moments.load_state_dict(state["moments"])
