@@ -56,12 +56,18 @@ def pretrained(name: str, changes: dict[str, Any], out: Path, updates: int) -> P
 
 
 def extracted(
-    name: str, changes: dict[str, Any], model: Path, out: Path, tasks: tuple[str, ...], seed: int
+    name: str,
+    changes: dict[str, Any],
+    model: Path,
+    out: Path,
+    tasks: tuple[str, ...],
+    seed: int,
+    updates: int,
 ) -> Path:
     run = out / "policies" / f"{name.replace(' ', '-')}-{seed}"
     settings = replace(
         demo_extract(), world_model=str(model), data=(str(demo_data()),), out=str(run),
-        tasks=tasks, seed=seed, select="last", resume=(run / "config.json").exists(), device="cpu",
+        tasks=tasks, seed=seed, updates=updates, select="last", resume=(run / "config.json").exists(), device="cpu",
     )  # fmt: skip
     if not (run / "summary.json").exists():
         extract.run(replace(settings, **changes))
@@ -102,6 +108,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--updates", type=int, default=2000, help="updates of the demo's model")
+    p.add_argument("--extract-updates", type=int, default=demo_extract().updates)
     p.add_argument("--seeds", type=int, default=1, help="extractions of each kind")
     p.add_argument("--tasks", nargs="+", default=["dmc/cartpole-swingup", "dmc/walker-stand"])
     p.add_argument("--model", type=Path, help="extract from this run, not from a new one")
@@ -111,7 +118,7 @@ def main() -> None:
               for name, changes in PRETRAIN.items()}  # fmt: skip
     model = options.model or models["demo"]
     policies = {
-        name: [extracted(name, changes, model, options.out, tasks, seed)
+        name: [extracted(name, changes, model, options.out, tasks, seed, options.extract_updates)
                for seed in range(options.seeds)]
         for name, changes in EXTRACT.items()
     }  # fmt: skip

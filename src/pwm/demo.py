@@ -47,7 +47,7 @@ def run(config: DemoConfig) -> Path:
 
     from pwm.stages import evaluate, extract, pretrain, report
 
-    say("Demo: one world model for three tasks, one policy each; 5 to 10 minutes on 2 CPU cores, "
+    say("Demo: one world model for three tasks, one policy each; about 8 minutes on 2 CPU cores, "
         "less than 2 GB of memory.")  # fmt: skip
     begin = time.monotonic()
     world_model, policy, data = str(out / "world_model"), str(out / "policy"), (str(out / "data"),)
