@@ -67,7 +67,8 @@ def extracted(
     run = out / "policies" / f"{name.replace(' ', '-')}-{seed}"
     settings = replace(
         demo_extract(), world_model=str(model), data=(str(demo_data()),), out=str(run),
-        tasks=tasks, seed=seed, updates=updates, select="last", resume=(run / "config.json").exists(), device="cpu",
+        tasks=tasks, seed=seed, updates=updates, select="last",
+        resume=(run / "config.json").exists(), device="cpu",
     )  # fmt: skip
     if not (run / "summary.json").exists():
         extract.run(replace(settings, **changes))
