@@ -16,8 +16,8 @@ class ExtractConfig:
     """Settings of ``pwm extract``. See docs/extraction.md for the evidence behind the defaults.
 
     ``select`` says which policy the run keeps: "best" by the real return of the evaluations during
-    training (whose episodes are never those of the final evaluation), or "last", which needs no
-    real environment and is the papers' way.
+    training (whose episodes are never those of the final evaluation), or "last", which looks
+    at no real return and is the papers' way.
     """
 
     world_model: str = ""
