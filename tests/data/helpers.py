@@ -9,6 +9,8 @@ import numpy as np
 
 from pwm.data import EpisodeWriter
 
+NAME, FOLDER = "x/task", "tasks/x__task"
+
 
 def value(task: int, episode: int, t: int) -> float:
     """A number that names (task, episode, step); exact in float32."""
@@ -45,3 +47,21 @@ def windows(lengths: Mapping[int, Sequence[int]], horizon: int) -> set[tuple[int
         for t in range(length + 1)
         if t + horizon <= length
     }
+
+
+def writer(path, **changes):
+    options = dict(obs_dim=3, action_dim=2, episode_length=50, collector="test")
+    return EpisodeWriter(path, NAME, **{**options, **changes})
+
+
+def episode(steps, seed=0, obs=3, action=2):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(steps + 1, obs)).astype(np.float32),
+            rng.uniform(-1, 1, (steps, action)).astype(np.float32),
+            rng.normal(size=steps).astype(np.float32))  # fmt: skip
+
+
+def store(path, lengths, **changes):
+    with writer(path, **changes) as open_writer:
+        for seed, length in enumerate(lengths):
+            open_writer.append(*episode(length, seed), terminated=seed == 1, seed=seed, success=0.5)

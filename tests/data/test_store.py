@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -19,27 +14,7 @@ from pwm.data import (
 )
 from pwm.errors import UserError
 
-from .helpers import write_task
-
-NAME, FOLDER = "x/task", "tasks/x__task"
-
-
-def writer(path, **changes):
-    options = dict(obs_dim=3, action_dim=2, episode_length=50, collector="test")
-    return EpisodeWriter(path, NAME, **{**options, **changes})
-
-
-def episode(steps, seed=0, obs=3, action=2):
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=(steps + 1, obs)).astype(np.float32),
-            rng.uniform(-1, 1, (steps, action)).astype(np.float32),
-            rng.normal(size=steps).astype(np.float32))  # fmt: skip
-
-
-def store(path, lengths, **changes):
-    with writer(path, **changes) as open_writer:
-        for seed, length in enumerate(lengths):
-            open_writer.append(*episode(length, seed), terminated=seed == 1, seed=seed, success=0.5)
+from .helpers import NAME, episode, store, write_task, writer
 
 
 def test_round_trip(tmp_path):
@@ -70,59 +45,52 @@ def test_append_keeps_what_is_there(tmp_path):
     np.testing.assert_array_equal(task.observations[: len(before)], before)
 
 
-@pytest.mark.parametrize("torn", ["rows", "record"])
-def test_what_a_killed_writer_left_is_ignored_and_cut_off(tmp_path, torn):
-    store(tmp_path / "d", [4, 9])
-    folder = tmp_path / "d" / FOLDER
-    with (folder / "observations.bin").open("ab") as handle:
-        handle.write(b"\x01" * 40)
-    if torn == "record":
-        with (folder / "index.bin").open("ab") as handle:
-            handle.write(b"\x01" * 20)
-    assert list(EpisodeDataset.open(tmp_path / "d").tasks[NAME].lengths) == [4, 9]
-    store(tmp_path / "d", [5])
-    task = EpisodeDataset.open(tmp_path / "d").tasks[NAME]
-    assert list(task.lengths) == [4, 9, 5]
-    task.check_finite()
-    np.testing.assert_array_equal(task.observations[task.offsets[2] :], episode(5, 0)[0])
-
-
-KILLED = """
-import sys, numpy as np
-from pwm.data import EpisodeWriter
-with EpisodeWriter(sys.argv[1], "x/task", obs_dim=3, action_dim=2, episode_length=50,
-                   collector="test") as w:
-    for i in range(10**6):
-        o = np.full((1001, 3), i % 1000, np.float32)
-        w.append(o, o[1:, :2], o[1:, 0], terminated=False, seed=i)
-        print(i, flush=True)
-"""
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.013, 0.05])
-def test_killed_process_loses_no_finished_episode(tmp_path, delay):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "d")],
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-    assert process.stdout is not None
-    for _ in range(3):
-        process.stdout.readline()
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    reported = 3 + len(process.communicate()[0].splitlines())
-    task = EpisodeDataset.open(tmp_path / "d").tasks[NAME]
-    assert task.num_episodes in (reported, reported + 1)
-    for index, offset in enumerate(task.offsets):
-        rows = slice(offset, offset + 1001)
-        assert (task.observations[rows] == index % 1000).all()
-        assert (task.rewards[rows][1:] == index % 1000).all()
-    store(tmp_path / "d", [5])
-    assert EpisodeDataset.open(tmp_path / "d").tasks[NAME].num_episodes == task.num_episodes + 1
-
-
 def test_second_writer_is_locked_out(tmp_path):
     with writer(tmp_path / "d"), pytest.raises(UserError, match="another process is writing"):
         writer(tmp_path / "d")
     writer(tmp_path / "d").close()
+
+
+def test_tasks_of_one_folder_can_be_written_together(tmp_path):
+    options = dict(obs_dim=3, action_dim=2, episode_length=50, collector="test")
+    with (
+        writer(tmp_path / "d") as first,
+        EpisodeWriter(tmp_path / "d", "x/two", **options) as second,
+    ):
+        first.append(*episode(3), terminated=False, seed=0)
+        second.append(*episode(5), terminated=False, seed=0)
+    tasks = EpisodeDataset.open(tmp_path / "d").tasks
+    assert {id_: task.num_steps for id_, task in tasks.items()} == {NAME: 3, "x/two": 5}
+
+
+def test_a_reader_sees_what_is_committed_while_a_writer_works(tmp_path):
+    with writer(tmp_path / "d") as open_writer:
+        for count in (1, 2):
+            open_writer.append(*episode(4, count), terminated=False, seed=0)
+            task = EpisodeDataset.open(tmp_path / "d").tasks[NAME]
+            assert task.num_episodes == open_writer.num_episodes == count
+            assert task.num_steps == open_writer.num_steps == 4 * count
+            np.testing.assert_array_equal(task.observations[-5:], episode(4, count)[0])
+
+
+def test_facts_of_a_task_are_kept(tmp_path):
+    store(tmp_path / "d", [4], metadata={"checkpoint": "runs/a", "steps": 7})
+    store(tmp_path / "d", [4], collector="other")
+    task = EpisodeDataset.open(tmp_path / "d").tasks[NAME]
+    assert (task.id, task.obs_dim, task.action_dim) == (NAME, 3, 2)
+    assert task.metadata["checkpoint"] == "runs/a" and task.metadata["steps"] == 7
+    assert task.metadata["collectors"] == ["test", "other"]
+
+
+def test_opening_maps_the_rows_and_does_not_read_them(tmp_path):
+    store(tmp_path / "d", [4])
+    task = EpisodeDataset.open(tmp_path / "d").tasks[NAME]
+    for name in ("observations", "actions", "rewards", "terminated"):
+        rows = getattr(task, name)
+        assert isinstance(rows, np.memmap) and rows.mode == "r", name
+        with pytest.raises(ValueError, match="read-only"):
+            rows[0] = 0
+    assert task.num_bytes == 5 * (3 * 4 + 2 * 4 + 4 + 1)
 
 
 def test_unfit_episodes_are_refused_and_leave_no_trace(tmp_path):
@@ -144,40 +112,6 @@ def test_unfit_episodes_are_refused_and_leave_no_trace(tmp_path):
     with pytest.raises(UserError, match="obs_dim is 3, but x/task has 5"):
         writer(tmp_path / "d", obs_dim=5)
     assert {p: p.read_bytes() for p in (tmp_path / "d").rglob("*") if p.is_file()} == before
-
-
-def test_damaged_files_are_named(tmp_path):
-    store(tmp_path / "d", [4, 9])
-    folder = tmp_path / "d" / FOLDER
-    path = folder / "rewards.bin"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"rewards.bin is truncated"):
-        EpisodeDataset.open(tmp_path / "d")
-    with pytest.raises(UserError, match=r"rewards.bin is truncated"):
-        writer(tmp_path / "d")
-    path.unlink()
-    with pytest.raises(UserError, match=r"rewards.bin does not exist"):
-        EpisodeDataset.open(tmp_path / "d")
-    path.write_bytes(whole)
-    index = np.fromfile(folder / "index.bin", np.uint8)
-    index[0] = 7
-    index.tofile(folder / "index.bin")
-    with pytest.raises(UserError, match=r"index.bin is damaged at episode 0"):
-        EpisodeDataset.open(tmp_path / "d")
-    with pytest.raises(UserError, match="does not exist"):
-        EpisodeDataset.open(tmp_path / "none")
-
-
-def test_values_that_are_not_finite_are_located(tmp_path):
-    store(tmp_path / "d", [4, 9])
-    folder = tmp_path / "d" / FOLDER
-    observations = np.fromfile(folder / "observations.bin", "<f4").reshape(-1, 3)
-    observations[5 + 7, 2] = np.inf  # episode 1 begins at row 5
-    observations.tofile(folder / "observations.bin")
-    with pytest.raises(UserError, match=r"observations.bin holds inf in episode 1 at step 7"):
-        EpisodeDataset.open(tmp_path / "d").check_finite()
-    EpisodeDataset.open(tmp_path / "d").check_finite(["x/other"])
 
 
 def test_folders_with_other_dims_do_not_merge(tmp_path):

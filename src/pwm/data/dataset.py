@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pwm.data.layout import columns, read_format, read_index, read_task, row_bytes
+from pwm.data.layout import (
+    check_index,
+    check_size,
+    columns,
+    holds_task,
+    read_format,
+    read_index,
+    read_task,
+    row_bytes,
+)
 from pwm.errors import UserError
 
 _BLOCK_ROWS = 1 << 18
@@ -104,7 +113,7 @@ class EpisodeDataset:
         """
         path = Path(path)
         read_format(path)
-        folders = sorted(p for p in (path / "tasks").glob("*") if (p / "task.json").exists())
+        folders = sorted(p for p in (path / "tasks").glob("*") if holds_task(p))
         tasks = [_open_task(folder) for folder in folders]
         filled = [task for task in tasks if task.num_episodes or allow_empty]
         if not filled and not allow_empty:
@@ -180,9 +189,10 @@ def best_tenth_mean(returns: NDArray[np.float64]) -> float:
 
 
 def _open_task(folder: Path) -> TaskData:
-    facts, index = read_task(folder), read_index(folder)
+    # the index first: a writer at work names a collector in task.json before it uses it
+    index, facts = read_index(folder), read_task(folder)
     rows = int(index["length"].sum(dtype=np.int64)) + len(index)
-    _check_index(folder, index, rows, len(facts["collectors"]))
+    check_index(folder, index, len(facts["collectors"]))
     arrays = {
         name: _map(folder / f"{name}.bin", dtype, (rows, *shape))
         for name, (dtype, shape) in columns(facts["obs_dim"], facts["action_dim"]).items()
@@ -198,28 +208,9 @@ def _open_task(folder: Path) -> TaskData:
     )  # fmt: skip
 
 
-def _check_index(folder: Path, index: NDArray, rows: int, collectors: int) -> None:
-    """The records must describe rows that follow each other without a gap."""
-    steps = index["length"].astype(np.int64) + 1
-    expected = np.cumsum(steps) - steps
-    if len(index) and ((index["length"] < 1).any() or (index["offset"] != expected).any()):
-        episode = int(np.argmax((index["length"] < 1) | (index["offset"] != expected)))
-        raise UserError(f"{folder / 'index.bin'} is damaged at episode {episode}; restore it")
-    if len(index) and not (0 <= index["collector"].min() <= index["collector"].max() < collectors):
-        raise UserError(f"{folder / 'index.bin'} names a collector that task.json does not list")
-
-
 def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Memory map of the committed rows; UserError when the file is shorter."""
-    needed = shape[0] * row_bytes(dtype, shape[1:])
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; restore the data set") from None
-    if size < needed:
-        raise UserError(
-            f"{path} is truncated: {size} bytes, but the index promises {needed}; restore it"
-        )
-    if needed == 0:
+    """Memory map of the committed rows."""
+    check_size(path, shape[0] * row_bytes(dtype, shape[1:]))
+    if shape[0] == 0:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, mode="r", shape=shape)

@@ -71,7 +71,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace the file in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # dataset.json has no lock: two writers of different tasks may make it at the same time
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as handle:
         json.dump(value, handle, indent=2)
         handle.write("\n")
@@ -94,6 +95,11 @@ def read_format(folder: Path) -> None:
         )
 
 
+def holds_task(folder: Path) -> bool:
+    """Whether a task was begun here: a writer makes task.json before any other file."""
+    return (folder / "task.json").exists() or any(folder.glob("*.bin"))
+
+
 def read_task(folder: Path) -> dict[str, Any]:
     """task.json with its fields checked."""
     path = folder / "task.json"
@@ -109,9 +115,41 @@ def read_task(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> np.ndarray:
-    """Complete episode records; a record that a kill cut off is ignored."""
+    """Complete episode records; a record that a kill cut off is ignored.
+
+    Raises:
+        UserError: rows without an index. A writer makes the index before it writes rows, and would
+            cut all of them off if a lost index passed for an empty one.
+    """
     path = folder / "index.bin"
     if not path.exists():
+        if any(rows.stat().st_size for rows in folder.glob("*.bin")):
+            raise UserError(f"{path} does not exist, but rows beside it do; restore it")
         return np.empty(0, INDEX_DTYPE)
     usable = path.stat().st_size // INDEX_DTYPE.itemsize
     return np.fromfile(path, INDEX_DTYPE, count=usable)
+
+
+def check_index(folder: Path, index: np.ndarray, collectors: int) -> None:
+    """The records must describe rows that follow each other without a gap."""
+    steps = index["length"].astype(np.int64) + 1
+    expected = np.cumsum(steps) - steps
+    if len(index) and ((index["length"] < 1).any() or (index["offset"] != expected).any()):
+        episode = int(np.argmax((index["length"] < 1) | (index["offset"] != expected)))
+        raise UserError(f"{folder / 'index.bin'} is damaged at episode {episode}; restore it")
+    if len(index) and not (0 <= index["collector"].min() <= index["collector"].max() < collectors):
+        raise UserError(f"{folder / 'index.bin'} names a collector that task.json does not list")
+
+
+def check_size(path: Path, needed: int) -> None:
+    """UserError when a file of rows is missing or shorter than the index promises."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        if needed == 0:
+            return
+        raise UserError(f"{path} does not exist; restore the data set") from None
+    if size < needed:
+        raise UserError(
+            f"{path} is truncated: {size} bytes, but the index promises {needed}; restore it"
+        )

@@ -44,8 +44,11 @@ class WindowSampler:
         horizon: H, steps of a window.
         obs_dim, action_dim: padded dims.
         task_weights: probability of each task (any scale); None: uniform over windows.
-        split: "train", "holdout" (a seeded share of each task's episodes) or "all". A task with
-            one usable episode has it in both train and holdout.
+        split: "train", "holdout" (a seeded share of each task's episodes that have a window, of
+            all folders together) or "all". A task with one such episode has it in both train and
+            holdout.
+        holdout_fraction: of the episodes, at least one and never all; 0 holds none out and makes
+            every split "all".
         memory_limit: data up to this many bytes is held in memory, more is read from disk.
 
     Raises:
@@ -76,8 +79,10 @@ class WindowSampler:
         for index, id_ in enumerate(tasks):
             found = [dataset.tasks[id_] for dataset in datasets if id_ in dataset.tasks]
             parts = [
-                _Part.of(task, index, horizon, _split(task, seed, split, holdout_fraction))
-                for task in found
+                _Part.of(task, index, horizon, episodes)
+                for task, episodes in zip(
+                    found, _split(found, horizon, seed, split, holdout_fraction), strict=True
+                )
             ]
             parts = [part for part in parts if part.windows]
             if not parts:
@@ -216,16 +221,25 @@ class _Part:
         return self.offsets[episode] + window - before
 
 
-def _split(task: TaskData, seed: int, split: str, fraction: float) -> NDArray[np.bool_]:
-    """Episodes of the split, [E]; deterministic for (seed, task)."""
-    count = task.num_episodes
-    if split == "all" or count < 2 or fraction <= 0:
-        return np.ones(count, bool)
-    held = min(max(1, round(fraction * count)), count - 1)
-    order = np.random.default_rng(stream_seed(seed, "holdout", task.id)).permutation(count)
-    holdout = np.zeros(count, bool)
-    holdout[order[:held]] = True
-    return holdout if split == "holdout" else ~holdout
+def _split(
+    tasks: Sequence[TaskData], horizon: int, seed: int, split: str, fraction: float
+) -> list[NDArray[np.bool_]]:
+    """Episodes of the split in each folder of one task; deterministic for (seed, task).
+
+    Only episodes with a window are shared out, over all folders at once: else a split could be
+    left without any, or one folder's lone episode be trained on and tested on.
+    """
+    if not tasks:
+        return []
+    chosen = np.concatenate([task.lengths >= horizon for task in tasks])
+    usable = np.flatnonzero(chosen)
+    if split != "all" and len(usable) >= 2 and fraction > 0:
+        held = min(max(1, round(fraction * len(usable))), len(usable) - 1)
+        rng = np.random.default_rng(stream_seed(seed, "holdout", tasks[0].id))
+        holdout = np.zeros(len(chosen), bool)
+        holdout[usable[rng.permutation(len(usable))[:held]]] = True
+        chosen = holdout if split == "holdout" else chosen & ~holdout
+    return np.split(chosen, np.cumsum([task.num_episodes for task in tasks])[:-1])
 
 
 def _generator(key: list[int], step: int) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -14,7 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from pwm.data.layout import (
     FORMAT,
     INDEX_DTYPE,
+    check_index,
+    check_size,
     columns,
+    holds_task,
     read_format,
     read_index,
     read_task,
@@ -57,39 +61,58 @@ class EpisodeWriter:
         self.path, self.task_id = Path(path), task_id
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.folder = self.path / "tasks" / slug(task_id)
-        facts = self._existing_facts()
         new = {"id": task_id, "obs_dim": obs_dim, "action_dim": action_dim,
                "episode_length": episode_length, "collectors": [], **(metadata or {})}  # fmt: skip
-        for name in ("obs_dim", "action_dim"):
-            if facts and facts[name] != new[name]:
-                raise UserError(
-                    f"{self.folder / 'task.json'}: {name} is {facts[name]}, but {task_id} has "
-                    f"{new[name]}; choose another data set folder"
-                )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(f"another process is writing to {self.folder}; wait for it") from None
-        try:
-            self._open(facts or new, collector)
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def _existing_facts(self) -> dict[str, Any] | None:
-        """task.json of the task when it is there; checks that a non-empty folder is a data set."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, not a data set folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            read_format(self.path)
-        return read_task(self.folder) if (self.folder / "task.json").exists() else None
-
-    def _open(self, facts: dict[str, Any], collector: str) -> None:
+        self._existing_facts()
+        # dataset.json comes first: a kill from here on leaves a folder that is still a data set
+        self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "dataset.json").exists():
             write_json(self.path / "dataset.json", {"format": FORMAT})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._failed = False
+        with ExitStack() as stack:
+            lock = stack.enter_context((self.folder / ".lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"another process is writing to {self.folder}; wait for it"
+                ) from None
+            # read again: the writer before may have added a collector since
+            self._open(self._existing_facts() or new, collector, stack)
+            self._stack = stack.pop_all()
+
+    def _existing_facts(self) -> dict[str, Any] | None:
+        """Checked task.json of the task when it is there; None in a new or empty folder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, not a data set folder")
+        # a kill before dataset.json was complete may have left its temporary file
+        if self.path.is_dir() and any(
+            not p.name.startswith(".dataset.json.") for p in self.path.iterdir()
+        ):
+            read_format(self.path)
+        if not holds_task(self.folder):
+            return None
+        # the index first: another writer names a collector in task.json before it uses it
+        index, facts = read_index(self.folder), read_task(self.folder)
+        for name in ("obs_dim", "action_dim"):
+            if facts[name] != getattr(self, name):
+                raise UserError(
+                    f"{self.folder / 'task.json'}: {name} is {facts[name]}, but {self.task_id} has "
+                    f"{getattr(self, name)}; choose another data set folder"
+                )
+        check_index(self.folder, index, len(facts["collectors"]))
+        for name, size in self._sizes(index).items():
+            check_size(self.folder / name, size)
+        return facts
+
+    def _sizes(self, index: NDArray) -> dict[str, int]:
+        """Bytes of each file of rows that the index commits to."""
+        rows = int(index["length"].sum(dtype=np.int64)) + len(index)
+        shapes = columns(self.obs_dim, self.action_dim)
+        return {f"{name}.bin": rows * row_bytes(*shape) for name, shape in shapes.items()}
+
+    def _open(self, facts: dict[str, Any], collector: str, stack: ExitStack) -> None:
         if collector not in facts["collectors"]:
             facts["collectors"].append(collector)
             write_json(self.folder / "task.json", facts)
@@ -99,17 +122,15 @@ class EpisodeWriter:
         self.num_steps = int(index["length"].sum())
         self._rows = self.num_steps + self.num_episodes
         self._files: dict[str, BinaryIO] = {}
-        for name, (dtype, shape) in columns(self.obs_dim, self.action_dim).items():
-            self._files[name] = self._at(f"{name}.bin", self._rows * row_bytes(dtype, shape))
-        self._index = self._at("index.bin", len(index) * INDEX_DTYPE.itemsize)
+        for name, size in self._sizes(index).items():
+            self._files[name.removesuffix(".bin")] = self._at(name, size, stack)
+        self._index = self._at("index.bin", len(index) * INDEX_DTYPE.itemsize, stack)
 
-    def _at(self, name: str, size: int) -> BinaryIO:
+    def _at(self, name: str, size: int, stack: ExitStack) -> BinaryIO:
         """Open for appending after ``size`` bytes; what lies behind was never committed."""
         path = self.folder / name
         path.touch()
-        if path.stat().st_size < size:
-            raise UserError(f"{path} is truncated: the index promises {size} bytes; restore it")
-        handle = path.open("r+b")
+        handle = stack.enter_context(path.open("r+b"))
         handle.truncate(size)
         handle.seek(size)
         return handle
@@ -134,7 +155,10 @@ class EpisodeWriter:
 
         Raises:
             UserError: wrong dims, no step, or values that are not finite. Nothing is written.
+            UserError: an append before this one broke off, for example on a full disk.
         """
+        if self._failed:
+            raise UserError(f"an earlier write to {self.folder} failed; open a new writer")
         o, a = np.asarray(observations, "<f4"), np.asarray(actions, "<f4")
         r = np.asarray(rewards, "<f4")
         steps = len(r)
@@ -148,18 +172,17 @@ class EpisodeWriter:
             "rewards": np.concatenate([filler[0, :1], r]),
             "terminated": ends,
         }
-        for name, values in rows.items():
-            self._files[name].write(values.tobytes())
-            self._files[name].flush()
-            os.fsync(self._files[name].fileno())
         record = np.array(
             [(self._rows, steps, self._collector, r.sum(dtype=np.float64),
               np.nan if success is None else success, seed, bool(terminated))],
             INDEX_DTYPE,
         )  # fmt: skip
-        self._index.write(record.tobytes())
-        self._index.flush()
-        os.fsync(self._index.fileno())
+        # until the record is down the files' ends are unknown: after an error none may follow
+        self._failed = True
+        for name, values in rows.items():
+            _put(self._files[name], values)
+        _put(self._index, record)
+        self._failed = False
         self._rows += steps + 1
         self.num_episodes += 1
         self.num_steps += steps
@@ -181,9 +204,7 @@ class EpisodeWriter:
                 )
 
     def close(self) -> None:
-        for handle in (*self._files.values(), self._index):
-            handle.close()
-        self._lock.close()
+        self._stack.close()
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -195,3 +216,10 @@ class EpisodeWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _put(handle: BinaryIO, values: NDArray) -> None:
+    """Append ``values`` and wait until they are on disk."""
+    handle.write(values.tobytes())
+    handle.flush()
+    os.fsync(handle.fileno())
