@@ -32,7 +32,7 @@ class FrozenTaskModel(nn.Module):
         super().__init__()
         self.config = model.config
         self.task = task
-        source = deepcopy(model).freeze()
+        source = _without_values(model)
         self.dynamics: list[NormedLinear] = list(source.dynamics)  # type: ignore[arg-type]
         first = [self.dynamics[0], source.reward_head.first]
         if source.termination_head is not None:
@@ -73,3 +73,10 @@ class FrozenTaskModel(nn.Module):
         if self.source.termination_head is None:
             return z_next, logits, None
         return z_next, logits, self.source.termination_head.after_first(parts[2]).squeeze(-1)
+
+
+def _without_values(model: WorldModel) -> WorldModel:
+    """Frozen copy without the heads that only planners use."""
+    heads = ("q_heads", "target_q_heads", "prior_head")
+    shared = {id(part): None for name in heads if (part := getattr(model, name)) is not None}
+    return deepcopy(model, shared).freeze()

@@ -80,17 +80,20 @@ class SimNorm(nn.Module):
 
 
 class NormedLinear(nn.Module):
-    """Linear -> LayerNorm -> activation (Mish unless given), the TD-MPC2 layer."""
+    """Linear -> (Dropout) -> LayerNorm -> activation (Mish unless given), the TD-MPC2 layer."""
 
-    def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None):
+    def __init__(
+        self, inputs: int, outputs: int, activation: nn.Module | None = None, dropout: float = 0.0
+    ):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.norm = nn.LayerNorm(outputs)
         self.activation = Mish() if activation is None else activation
 
     def finish(self, pre_activation: Tensor) -> Tensor:
         """Everything after the linear map; callers that fuse the linear maps start here."""
-        return self.activation(self.norm(pre_activation))
+        return self.activation(self.norm(self.dropout(pre_activation)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.linear(x))
@@ -104,13 +107,22 @@ class Head(nn.Module):
         hidden: width of each hidden layer.
         outputs: output features.
         zero_last: start with an output of exactly zero (reward and value heads).
+        dropout: share of the first hidden layer's features dropped in training.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, zero_last: bool = False):
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        zero_last: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         widths = [inputs, *hidden]
         self.hidden = nn.ModuleList(
-            NormedLinear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            NormedLinear(a, b, dropout=dropout if i == 0 else 0.0)
+            for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
         self.out = nn.Linear(widths[-1], outputs)
         self.zero_last = zero_last

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from pwm.errors import UserError
 from pwm.models.actor import Actor, ActorConfig
 from pwm.models.layers import pad_features
+from pwm.models.two_hot import symlog
 from pwm.models.world_model import WorldModel, WorldModelConfig
 from pwm.runtime.run_folder import RunFolder, checkpoint_path, checkpoint_steps, load_weights
+
+# Stages whose runs hold a world model.
+WORLD_MODEL_STAGES = ("pretrain", "convert", "tdmpc2")
 
 
 def slug(task_id: str) -> str:
@@ -50,7 +54,7 @@ def load_into(module: nn.Module, path: Path) -> None:
 
 def load_world_model(run: str | Path, device: str | torch.device = "cpu") -> WorldModel:
     """World model of a ``pwm pretrain`` run, in evaluation mode. See WorldModel.from_pretrained."""
-    folder = RunFolder.open(run, stage="pretrain")
+    folder = RunFolder.open(run, stage=WORLD_MODEL_STAGES)
     if "model" not in folder.config:
         raise UserError(f"{folder.path / 'config.json'} lacks the field 'model'")
     model = WorldModel(WorldModelConfig.from_dict(folder.config["model"]))
@@ -98,6 +102,8 @@ class Policy(nn.Module):
     def encode(self, obs: Tensor) -> Tensor:
         """[..., obs] real observation of the task, padded or not -> [..., D]."""
         padded = pad_features(obs, self.config.obs_dim)
+        if self.config.symlog_observations:
+            padded = symlog(padded)
         if self.config.normalize_observations:
             padded = (padded - self.obs_mean) * self.obs_scale
         task = self.embedded.expand(*obs.shape[:-1], -1)

@@ -1,4 +1,4 @@
-"""The multi-task world model: encoder, latent dynamics, reward (and termination) heads.
+"""The multi-task world model: encoder, latent dynamics, reward head, and optional heads.
 
 Architecture: TD-MPC2 (arXiv 2310.16828), as used by PWM (arXiv 2407.02466). Shapes below use
 B batch (any leading dimensions), O padded observation, A padded action, D latent, E embedding.
@@ -6,76 +6,18 @@ B batch (any leading dimensions), O padded observation, A padded action, D laten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pwm.errors import UserError
+from pwm.models.config import WorldModelConfig, config_for_tasks
 from pwm.models.layers import Head, NormedLinear, SimNorm, init_world_model_weights, pad_features
-from pwm.models.two_hot import two_hot_decode
+from pwm.models.prior import PriorSample, squashed_gaussian
+from pwm.models.two_hot import symlog, two_hot_decode
 
-
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """Everything needed to rebuild a world model: sizes and the tasks that it knows.
-
-    Task i has ``obs_dims[i]`` real observation features and ``action_dims[i]`` real actions; the
-    networks work on the largest of each, zero-padded. ``task_dim`` 0 means a single-task model
-    without an embedding.
-    """
-
-    tasks: tuple[str, ...]
-    obs_dims: tuple[int, ...]
-    action_dims: tuple[int, ...]
-    episode_lengths: tuple[int | None, ...]
-    task_dim: int = 96
-    latent_dim: int = 512
-    hidden_dim: int = 512
-    encoder_dim: int = 256
-    encoder_layers: int = 1
-    simnorm_dim: int = 8
-    num_bins: int = 101
-    bin_low: float = -10.0
-    bin_high: float = 10.0
-    termination: bool = False
-    normalize_observations: bool = False
-
-    def __post_init__(self) -> None:
-        if self.latent_dim % self.simnorm_dim:
-            raise UserError(
-                f"latent_dim {self.latent_dim} is not a multiple of simnorm_dim {self.simnorm_dim}"
-            )
-        if not len(self.tasks) == len(self.obs_dims) == len(self.action_dims):
-            raise UserError("tasks, obs_dims and action_dims must have one entry a task")
-        if len(self.tasks) > 1 and self.task_dim == 0:
-            raise UserError("a model of several tasks needs task_dim > 0")
-
-    @property
-    def obs_dim(self) -> int:
-        return max(self.obs_dims)
-
-    @property
-    def action_dim(self) -> int:
-        return max(self.action_dims)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> WorldModelConfig:
-        """Strict inverse of :meth:`to_dict`; raises UserError on unknown or missing fields."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise UserError(f"world-model config has unknown fields {unknown}")
-        try:
-            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**tuples)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise UserError(f"world-model config is incomplete: {error}") from None
+__all__ = ["TaskEmbedding", "WorldModel", "WorldModelConfig", "config_for_tasks"]
 
 
 class TaskEmbedding(nn.Module):
@@ -131,6 +73,9 @@ class WorldModel(nn.Module):
         hidden = [c.hidden_dim, c.hidden_dim]
         self.reward_head = Head(joint, hidden, c.num_bins, zero_last=True)
         self.termination_head = Head(joint, hidden, 1, zero_last=True) if c.termination else None
+        self.q_heads, self.target_q_heads = _q_heads(c, joint), _q_heads(c, joint)
+        state = c.latent_dim + c.task_dim
+        self.prior_head = Head(state, hidden, 2 * c.action_dim) if c.policy_prior else None
         masks = torch.zeros(len(c.tasks), c.action_dim)
         for row, width in zip(masks, c.action_dims, strict=True):
             row[:width] = 1
@@ -139,13 +84,23 @@ class WorldModel(nn.Module):
             self.register_buffer("obs_mean", torch.zeros(len(c.tasks), c.obs_dim))
             self.register_buffer("obs_scale", torch.ones(len(c.tasks), c.obs_dim))
         init_world_model_weights(self)
+        if self.q_heads is not None and self.target_q_heads is not None:
+            self.target_q_heads.load_state_dict(self.q_heads.state_dict())
+            self.target_q_heads.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> WorldModel:
+        """Training mode for all but the target heads, which never drop features."""
+        super().train(mode)
+        if self.target_q_heads is not None:
+            self.target_q_heads.eval()
+        return self
 
     @classmethod
     def from_pretrained(cls, run: Any, device: str | torch.device = "cpu") -> WorldModel:
         """Load the world model of a run folder (newest complete checkpoint), ready for use.
 
         Args:
-            run: run folder written by ``pwm pretrain``.
+            run: run folder written by ``pwm pretrain``, ``pwm convert`` or ``pwm tdmpc2``.
 
         Raises:
             UserError: not a run folder, or its files are damaged.
@@ -168,6 +123,8 @@ class WorldModel(nn.Module):
     def encode(self, obs: Tensor, task: Tensor | None = None) -> Tensor:
         """[..., O] observations -> [..., D] latents."""
         obs = pad_features(obs, self.config.obs_dim)
+        if self.config.symlog_observations:
+            obs = symlog(obs)
         if self.config.normalize_observations:
             index = 0 if len(self.config.tasks) == 1 or task is None else task
             obs = (obs - self.obs_mean[index]) * self.obs_scale[index]
@@ -204,6 +161,34 @@ class WorldModel(nn.Module):
         assert self.termination_head is not None, "model has no termination head"
         return self.termination_head(self.join(z, task, action)).squeeze(-1)
 
+    def q_logits(
+        self, z: Tensor, action: Tensor, task: Tensor | None = None, target: bool = False
+    ) -> Tensor:
+        """[K, ..., bins] logits of the K action-value heads (or of their slow targets)."""
+        heads = self.target_q_heads if target else self.q_heads
+        assert heads is not None, "model has no Q heads"
+        joint = self.join(z, task, action)
+        return torch.stack([head(joint) for head in heads])
+
+    def q_values(
+        self, z: Tensor, action: Tensor, task: Tensor | None = None, target: bool = False
+    ) -> Tensor:
+        """[K, ...] expected action values in reward units."""
+        return self.decode_reward(self.q_logits(z, action, task, target))
+
+    def sample_prior(
+        self, z: Tensor, task: Tensor | None = None, noise: Tensor | None = None
+    ) -> PriorSample:
+        """Action of the policy prior and its statistics; noise [..., A] or None for the mean."""
+        assert self.prior_head is not None, "model has no policy prior"
+        mask = self.action_masks[0 if self.embedding is None or task is None else task]
+        low, high = self.config.log_std_min, self.config.log_std_max
+        return squashed_gaussian(self.prior_head(self.join(z, task)), mask, noise, low, high)
+
+    def prior(self, z: Tensor, task: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """[..., A] action of the policy prior, masked; the mean action without noise."""
+        return self.sample_prior(z, task, noise).action
+
     def join(self, x: Tensor, task: Tensor | None, action: Tensor | None = None) -> Tensor:
         """Concatenate [x, embedding, action], the input order of every network."""
         parts: list[Tensor] = [x]
@@ -222,23 +207,17 @@ class WorldModel(nn.Module):
         return self.eval()
 
     def num_parameters(self) -> int:
-        return sum(p.numel() for p in self.parameters())
+        """Parameters without the target heads, which are a copy."""
+        copies = self.target_q_heads.parameters() if self.target_q_heads is not None else ()
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in copies)
 
 
-def config_for_tasks(
-    tasks: Sequence[str],
-    obs_dims: Sequence[int],
-    action_dims: Sequence[int],
-    episode_lengths: Sequence[int | None],
-    sizes: dict[str, Any],
-    **options: bool,
-) -> WorldModelConfig:
-    """World-model config from the facts of a data set and the sizes of a preset."""
-    return WorldModelConfig(
-        tasks=tuple(tasks),
-        obs_dims=tuple(obs_dims),
-        action_dims=tuple(action_dims),
-        episode_lengths=tuple(episode_lengths),
-        **sizes,
-        **options,
+def _q_heads(config: WorldModelConfig, inputs: int) -> nn.ModuleList | None:
+    """Independent action-value heads; plain modules in a list, so that a planner can pick two."""
+    if not config.num_q:
+        return None
+    hidden = [config.hidden_dim, config.hidden_dim]
+    return nn.ModuleList(
+        Head(inputs, hidden, config.num_bins, zero_last=True, dropout=config.q_dropout)
+        for _ in range(config.num_q)
     )

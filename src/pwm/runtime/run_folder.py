@@ -88,8 +88,9 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: str | Path, stage: str | None = None) -> RunFolder:
-        """Open an existing run; UserError when it is none, or was written by another stage."""
+    def open(cls, path: str | Path, stage: str | tuple[str, ...] = ()) -> RunFolder:
+        """Open an existing run; UserError when it is none, or another stage than ``stage`` (or one
+        of them) wrote it."""
         path = Path(path)
         if not path.is_dir():
             raise UserError(f"run folder {path} does not exist")
@@ -104,9 +105,11 @@ class RunFolder:
                 f"{path / 'config.json'} has format {run.config['format']}, this version of pwm "
                 f"reads format {FORMAT}; use the version that wrote it"
             )
-        if stage is not None and run.stage != stage:
+        wanted = (stage,) if isinstance(stage, str) else stage
+        if wanted and run.stage not in wanted:
+            names = " or ".join(f"'pwm {name}'" for name in wanted)
             raise UserError(
-                f"{path} was written by 'pwm {run.stage}', but a run of 'pwm {stage}' is needed"
+                f"{path} was written by 'pwm {run.stage}', but a run of {names} is needed"
             )
         return run
 
