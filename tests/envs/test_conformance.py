@@ -16,7 +16,7 @@ from pwm.errors import MissingExtra, UserError
 
 pytest.importorskip("dm_control")
 
-IDS = [task.id for task in list_tasks()]
+IDS = [task.id for task in list_tasks("dmc")]
 ALL_TASKS = pytest.mark.parametrize("task_id", IDS)
 
 

@@ -46,6 +46,18 @@ MT30 = [
 ]
 
 
+# The 50 further tasks of mt80.
+METAWORLD = """
+assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall
+coffee-button coffee-pull coffee-push dial-turn disassemble door-open door-close drawer-close
+drawer-open faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side
+handle-pull lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall
+plate-slide plate-slide-side plate-slide-back plate-slide-back-side push-back push push-wall reach
+reach-wall shelf-place soccer stick-push stick-pull sweep-into sweep window-open window-close
+bin-picking box-close door-lock door-unlock hand-insert
+"""
+
+
 @pytest.fixture
 def clean_registry(monkeypatch):
     """Forget what a test registers."""
@@ -55,6 +67,18 @@ def clean_registry(monkeypatch):
 
 def test_mt30_is_in_the_order_of_the_published_data():
     assert [task.id for task in list_tasks("mt30")] == [f"dmc/{name}" for name in MT30]
+
+
+def test_mt80_continues_mt30_with_meta_world():
+    expected = [f"dmc/{name}" for name in MT30] + [f"metaworld/{name}" for name in METAWORLD.split()]
+    assert [task.id for task in list_tasks("mt80")] == expected
+    assert [task.id for task in list_tasks()] == expected
+    assert [task.id for task in list_tasks("metaworld")] == expected[30:]
+    facts = {
+        (task.obs_dim, task.action_dim, task.episode_length, task.action_repeat, task.extra)
+        for task in list_tasks("metaworld")
+    }
+    assert facts == {(39, 4, 100, 2, "metaworld")}
 
 
 def test_the_multi_task_widths_are_those_of_the_published_model():
@@ -75,6 +99,8 @@ def test_the_multi_task_widths_are_those_of_the_published_model():
         ("dmc/ball-in-cup-spin", "dmc/cup-spin"),
         ("cartpole-balance_sparse", "dmc/cartpole-balance-sparse"),
         ("Reacher-Three-Hard", "dmc/reacher-three-hard"),
+        ("mw-reach", "metaworld/reach"),
+        ("metaworld/button_press_topdown", "metaworld/button-press-topdown"),
     ],
 )
 def test_aliases(alias, canonical):
@@ -84,6 +110,8 @@ def test_aliases(alias, canonical):
 def test_unknown_id_suggests_the_nearest():
     with pytest.raises(UserError, match="unknown task 'walker-wlak'.*'dmc/walker-walk'"):
         task_spec("walker-wlak")
+    with pytest.raises(UserError, match="unknown task 'mw-raech'.*'metaworld/reach'"):
+        task_spec("mw-raech")
     with pytest.raises(UserError, match="'gym/Pendulum-v1'"):
         task_spec("Pendulum-v1")
 
@@ -99,9 +127,12 @@ def test_unknown_suite_names_the_known_ones():
         list_tasks("mt3")
 
 
-def test_installed_looks_up_without_importing(monkeypatch):
-    spec = task_spec("walker-walk")
-    monkeypatch.setitem(sys.modules, "dm_control", None)
+@pytest.mark.parametrize(
+    ("task_id", "module"), [("walker-walk", "dm_control"), ("mw-reach", "metaworld")]
+)
+def test_installed_looks_up_without_importing(monkeypatch, task_id, module):
+    spec = task_spec(task_id)
+    monkeypatch.setitem(sys.modules, module, None)
     assert not spec.installed
 
 
@@ -136,16 +167,18 @@ def test_a_registered_task_joins_the_list_and_is_measured_once(clean_registry):
     [
         ("dmc/new", CountingEnv, (), "reserved"),
         ("gym/new", CountingEnv, (), "reserved"),
+        ("metaworld/new", CountingEnv, (), "'metaworld/' is reserved"),
         ("walker-walk", CountingEnv, (), "taken"),
         (" mine", CountingEnv, (), "blanks"),
         ("mine/x", "CountingEnv", (), "callable"),
         ("mine/x", CountingEnv, ("mt30",), "'mt30' is fixed"),
+        ("mine/x", CountingEnv, ("mine", "mt80"), "'mt80' is fixed"),
     ],
 )
 def test_register_refuses(clean_registry, task_id, entry_point, suites, message):
     with pytest.raises(UserError, match=message):
         register(task_id, entry_point, suites)
-    assert len(list_tasks()) == 30
+    assert len(list_tasks()) == 80
 
 
 def test_register_refuses_a_second_time(clean_registry):

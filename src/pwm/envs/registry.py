@@ -10,7 +10,7 @@ from typing import Any
 from pwm.errors import UserError, nearest
 
 # Module that each optional dependency group brings.
-_EXTRA_MODULES = {"dmcontrol": "dm_control"}
+_EXTRA_MODULES = {"dmcontrol": "dm_control", "metaworld": "metaworld"}
 
 EntryPoint = Callable[..., Any]
 
@@ -21,7 +21,7 @@ class TaskSpec:
 
     Attributes:
         id: canonical id, such as ``"dmc/walker-walk"``.
-        suites: task sets that hold the task, such as ``("dmc", "mt30")``.
+        suites: task sets that hold the task, such as ``("dmc", "mt30", "mt80")``.
         obs_dim: length of the (unpadded) observation vector.
         action_dim: length of the (unpadded) action vector.
         episode_length: time limit in agent steps; None without a limit.
@@ -43,7 +43,8 @@ class TaskSpec:
         return self.extra is None or find_spec(_EXTRA_MODULES[self.extra]) is not None
 
 
-# (task, observation dim, action dim) in the task order of TD-MPC2's 30-task data.
+# (task, observation dim, action dim) in the task order of TD-MPC2's 30-task data, which is also
+# the start of its 80-task order.
 _DMC_ROWS: tuple[tuple[str, int, int], ...] = (
     ("walker-stand", 24, 6),
     ("walker-walk", 24, 6),
@@ -77,10 +78,24 @@ _DMC_ROWS: tuple[tuple[str, int, int], ...] = (
     ("pendulum-spin", 3, 1),
 )
 
+# Meta-World's tasks in the order in which they follow in TD-MPC2's 80-task data.
+_METAWORLD_TASKS: tuple[str, ...] = (
+    "assembly", "basketball", "button-press-topdown", "button-press-topdown-wall", "button-press",
+    "button-press-wall", "coffee-button", "coffee-pull", "coffee-push", "dial-turn",
+    "disassemble", "door-open", "door-close", "drawer-close", "drawer-open",
+    "faucet-open", "faucet-close", "hammer", "handle-press-side", "handle-press",
+    "handle-pull-side", "handle-pull", "lever-pull", "peg-insert-side", "peg-unplug-side",
+    "pick-out-of-hole", "pick-place", "pick-place-wall", "plate-slide", "plate-slide-side",
+    "plate-slide-back", "plate-slide-back-side", "push-back", "push", "push-wall",
+    "reach", "reach-wall", "shelf-place", "soccer", "stick-push",
+    "stick-pull", "sweep-into", "sweep", "window-open", "window-close",
+    "bin-picking", "box-close", "door-lock", "door-unlock", "hand-insert",
+)  # fmt: skip
+
 _BUILTIN: dict[str, TaskSpec] = {
     f"dmc/{name}": TaskSpec(
         id=f"dmc/{name}",
-        suites=("dmc", "mt30"),
+        suites=("dmc", "mt30", "mt80"),
         obs_dim=obs_dim,
         action_dim=action_dim,
         episode_length=500,
@@ -88,11 +103,24 @@ _BUILTIN: dict[str, TaskSpec] = {
         extra="dmcontrol",
     )
     for name, obs_dim, action_dim in _DMC_ROWS
+} | {
+    f"metaworld/{name}": TaskSpec(
+        id=f"metaworld/{name}",
+        suites=("metaworld", "mt80"),
+        obs_dim=39,
+        action_dim=4,
+        episode_length=100,
+        action_repeat=2,
+        extra="metaworld",
+    )
+    for name in _METAWORLD_TASKS
 }
 
 
 # Scores over these sets are compared with published ones, so nothing may join them.
-_FIXED_SUITES = frozenset({"dmc", "gym", "mt30"})
+_FIXED_SUITES = frozenset({"dmc", "gym", "metaworld", "mt30", "mt80"})
+
+_RESERVED_PREFIXES = ("dmc/", "gym/", "metaworld/")
 
 
 @dataclass(frozen=True)
@@ -109,9 +137,9 @@ _measured: dict[str, TaskSpec] = {}
 def canonical_id(task_id: str) -> str:
     """Return the canonical id of ``task_id`` or of one of its aliases.
 
-    Accepted besides the canonical ids: TD-MPC2's short names (``walker-walk``), ``-backward`` for
-    ``-backwards``, ``ball-in-cup`` for ``cup``, ``_`` for ``-``. ``gym/...`` ids and registered
-    ids pass unchanged.
+    Accepted besides the canonical ids: TD-MPC2's short names (``walker-walk``, ``mw-reach``),
+    ``-backward`` for ``-backwards``, ``ball-in-cup`` for ``cup``, ``_`` for ``-``. ``gym/...``
+    ids and registered ids pass unchanged.
 
     Raises:
         UserError: unknown id; the message names the nearest ids.
@@ -130,6 +158,8 @@ def canonical_id(task_id: str) -> str:
 def _plain_name(alias: str) -> str:
     """Spell an alias as the canonical id that it would stand for."""
     name = alias.lower().replace("_", "-").removeprefix("dmc/")
+    if name.startswith(("metaworld/", "mw-")):
+        return f"metaworld/{name.removeprefix('metaworld/').removeprefix('mw-')}"
     name = name.replace("ball-in-cup-", "cup-", 1)
     return f"dmc/{name}s" if name.endswith("-backward") else f"dmc/{name}"
 
@@ -168,7 +198,8 @@ def list_tasks(suite: str | None = None) -> list[TaskSpec]:
     """Return the built-in and registered tasks, in registry order.
 
     Args:
-        suite: keep only the tasks of this set; ``"mt30"`` comes in TD-MPC2's task order.
+        suite: keep only the tasks of this set; ``"mt30"`` and ``"mt80"`` come in TD-MPC2's task
+            order.
 
     Raises:
         UserError: no task belongs to ``suite``.
@@ -193,7 +224,8 @@ def register(task_id: str, entry_point: EntryPoint, suites: Iterable[str] = ()) 
     """Add a task of your own, from then on known to every stage of this process.
 
     Args:
-        task_id: new id, such as ``"mine/arm"``; may not start with ``dmc/`` or ``gym/``.
+        task_id: new id, such as ``"mine/arm"``; may not start with ``dmc/``, ``gym/`` or
+            ``metaworld/``.
         entry_point: callable that returns a new ``gymnasium.Env`` with 1-D ``Box`` observations
             and a bounded 1-D ``Box`` of actions. It is called without arguments, and with
             ``render_mode="rgb_array"`` when pictures are wanted. Time limits are its own affair
@@ -206,8 +238,9 @@ def register(task_id: str, entry_point: EntryPoint, suites: Iterable[str] = ()) 
     """
     if not isinstance(task_id, str) or not task_id or task_id != task_id.strip():
         raise UserError(f"task id must be a text without blanks around it, not {task_id!r}")
-    if task_id.startswith(("dmc/", "gym/")):
-        raise UserError(f"task id '{task_id}': 'dmc/' and 'gym/' are reserved; use another prefix")
+    if task_id.startswith(_RESERVED_PREFIXES):
+        prefix = task_id.partition("/")[0]
+        raise UserError(f"task id '{task_id}': '{prefix}/' is reserved; use another prefix")
     if task_id in _user_tasks or _plain_name(task_id) in _BUILTIN:
         raise UserError(f"task id '{task_id}' is taken already; choose another id")
     if not callable(entry_point):
