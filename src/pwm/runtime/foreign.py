@@ -1,0 +1,168 @@
+"""Torch files that other programs wrote, read without running anything that they hold.
+
+A torch file is a pickle, and a pickle is a program: whoever made it decides what loading it runs.
+Here only tensors, plain containers and the stub classes that the caller names come to life.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pwm.errors import UserError
+
+_ZIP_MAGIC = b"PK\x03\x04"
+# torch's magic number as a pickle of protocol 2: how its files began before they were zips
+_LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_REFUSED = re.compile(r"GLOBAL (.+?) (?:was not an allowed global|whose module )")
+
+
+class Stub:
+    """Base of stand-ins for foreign classes: holds the plain attributes that a file gives it.
+
+    Subclasses add nothing that runs. They take no constructor arguments.
+    """
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict) or not all(_plain(name) for name in state):
+            raise ValueError(f"odd attributes for {type(self).__name__}")
+        self.__dict__.update(state)
+
+
+def load_foreign(path: str | Path, stubs: Mapping[str, Callable[..., Any]]) -> Any:
+    """Content of a torch file, its tensors on the CPU and mapped from disk where that can be.
+
+    Nothing is unpickled but tensors, plain containers and the classes of ``stubs``. Files in
+    torch's format before 1.6 can't be mapped: they are read whole.
+
+    Args:
+        path: the file. It must not change while its tensors are in use.
+        stubs: full name in the file, such as ``"tensordict._td.TensorDict"`` -> class to make in
+            its place. What a stub is called with comes from the file: see :class:`Stub`.
+
+    Raises:
+        UserError: no file, not a torch file, truncated or damaged, or it asks for anything else
+            than the above; one line with the file, the name that was refused and the remedy.
+    """
+    path = Path(path)
+    mapped = is_mappable(path)
+    if mapped:
+        _check_records(path)
+    import torch
+
+    try:
+        with warnings.catch_warnings(), _only(stubs):
+            warnings.simplefilter("ignore")
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+    # a hostile or damaged pickle can make the reader fail in any way at all
+    except Exception as error:
+        raise UserError(_explain(path, error)) from None
+
+
+def is_mappable(path: str | Path) -> bool:
+    """Whether ``path`` is a torch file of the zip kind, which can be mapped instead of read.
+
+    Raises:
+        UserError: no readable file, or neither kind of torch file.
+    """
+    try:
+        with Path(path).open("rb") as handle:
+            begin = handle.read(len(_LEGACY_MAGIC))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); give a torch file") from None
+    if not begin:
+        raise UserError(f"{path} is empty; download or copy it again")
+    if begin.startswith(_ZIP_MAGIC):
+        return True
+    if begin == _LEGACY_MAGIC:
+        return False
+    raise UserError(f"{path} is not a torch file; give one that torch.save wrote")
+
+
+def fingerprint(path: str | Path) -> str:
+    """Short text that tells files of different content apart without reading them whole.
+
+    Made of the names, sizes and checksums that the zip archive lists for its records.
+
+    Raises:
+        UserError: not a torch file of the zip kind, truncated or damaged.
+    """
+    if not is_mappable(path):
+        raise UserError(f"{path} is in torch's format before 1.6; save it again with a newer torch")
+    import hashlib
+
+    # the archive's own folder is named for the file: the same content under another name is equal
+    listed = [
+        (record.filename.partition("/")[2], record.file_size, record.CRC)
+        for record in _check_records(Path(path))
+    ]
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _only(stubs: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Allow exactly ``stubs``, and nothing that other code of this process has allowed."""
+    import torch
+
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        torch.serialization.add_safe_globals([(stub, name) for name, stub in stubs.items()])
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
+
+
+def _check_records(path: Path) -> list[zipfile.ZipInfo]:
+    """The archive's records, each stored plainly and wholly inside the file.
+
+    Mapping looks at neither compression nor lengths: a tampered table would yield other bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records, end = archive.infolist(), archive.start_dir
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError):
+        raise UserError(f"{path} is truncated or damaged; download or copy it again") from None
+    for record in records:
+        inside = record.header_offset >= 0 and record.header_offset + record.file_size <= end
+        if record.compress_type != zipfile.ZIP_STORED or not inside:
+            raise UserError(
+                f"{path} is damaged or no torch file: record '{_clean(record.filename)}' is "
+                "compressed or reaches past the end; download or copy it again"
+            )
+    if not any(record.filename.endswith("/data.pkl") for record in records):
+        raise UserError(f"{path} is a zip archive but not a torch file; give one from torch.save")
+    return records
+
+
+def _explain(path: Path, error: Exception) -> str:
+    """One line for whatever the reader failed with."""
+    text = str(error)
+    if found := _REFUSED.search(text):
+        return (
+            f"{path} asks for '{_clean(found[1])}', which is not on the list of harmless classes; "
+            "nothing was run; use only a file of the kind that this command takes"
+        )
+    if "TorchScript" in text:
+        return f"{path} is a TorchScript program, not saved tensors; give a file from torch.save"
+    reason = _clean(text.strip().partition("\n")[0]) if len(text) < 200 else ""
+    detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return f"{path} is damaged or not made of plain tensors ({detail}); get a fresh copy of it"
+
+
+def _plain(name: Any) -> bool:
+    return isinstance(name, str) and not name.startswith("__")
+
+
+def _clean(text: str) -> str:
+    """Text from a file, fit for a terminal: no control characters, not long."""
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= 120 else shown[:117] + "..."
