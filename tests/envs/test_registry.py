@@ -70,7 +70,8 @@ def test_mt30_is_in_the_order_of_the_published_data():
 
 
 def test_mt80_continues_mt30_with_meta_world():
-    expected = [f"dmc/{name}" for name in MT30] + [f"metaworld/{name}" for name in METAWORLD.split()]
+    expected = [f"dmc/{name}" for name in MT30]
+    expected += [f"metaworld/{name}" for name in METAWORLD.split()]
     assert [task.id for task in list_tasks("mt80")] == expected
     assert [task.id for task in list_tasks()] == expected
     assert [task.id for task in list_tasks("metaworld")] == expected[30:]

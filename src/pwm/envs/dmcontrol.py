@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from pwm.envs.actions import checked_action
 from pwm.envs.registry import canonical_id, task_spec
 from pwm.envs.rendering import SceneRenderer, gl_error, select_gl_backend
 from pwm.envs.seeds import check_seed
@@ -171,7 +172,7 @@ class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         if self._steps is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        control = self._control(action)
+        control = checked_action(self.task.id, action, self.task.action_dim)
         reward = 0.0
         for _ in range(self.task.action_repeat):
             time_step = self.dm_environment.step(control)
@@ -181,18 +182,6 @@ class DMControlEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         if truncated:
             self._steps = None
         return flatten_observation(time_step.observation), reward, False, truncated, {}
-
-    def _control(self, action: NDArray[np.float32]) -> NDArray[np.float64]:
-        control = np.asarray(action, np.float64)
-        if control.shape != self.action_space.shape:
-            raise UserError(
-                f"{self.task.id}: action must have shape {self.action_space.shape}, "
-                f"not {control.shape}"
-            )
-        # MuJoCo would quietly replace a NaN control by zero.
-        if not np.isfinite(control).all():
-            raise UserError(f"{self.task.id}: action must be finite, not {control}")
-        return control.clip(-1.0, 1.0)
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return a picture, uint8 [H, W, 3]; None unless ``render_mode="rgb_array"``.

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from pwm.envs.actions import checked_action
 from pwm.envs.registry import TaskSpec, entry_point_of
 from pwm.envs.rendering import select_gl_backend
 from pwm.envs.seeds import check_seed
@@ -102,15 +103,8 @@ class FlatFloatEnv(gymnasium.Wrapper):
         Raises:
             UserError: the action has the wrong shape or is not finite.
         """
-        unit = np.asarray(action, np.float64)
-        if unit.shape != self.action_space.shape:
-            raise UserError(
-                f"{self._task_id}: action must have shape {self.action_space.shape}, "
-                f"not {unit.shape}"
-            )
-        if not np.isfinite(unit).all():
-            raise UserError(f"{self._task_id}: action must be finite, not {unit}")
-        native = self._middle + self._reach * unit.clip(-1.0, 1.0)
+        unit = checked_action(self._task_id, action, len(self._middle))
+        native = self._middle + self._reach * unit
         # Rounding to the native dtype may step over a bound by one unit in the last place.
         native = native.astype(self._bounds.dtype).clip(self._bounds.low, self._bounds.high)
         observation, reward, terminated, truncated, info = self.env.step(native)

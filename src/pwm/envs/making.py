@@ -26,7 +26,8 @@ def make(
 
     Observations are float32 [O] and actions float32 [A] in [-1, 1], whatever the simulator's own
     bounds; actions outside are clipped. ``dmc/`` tasks repeat each action for 2 control steps and
-    sum the rewards, are truncated after 500 agent steps and never terminate.
+    sum the rewards, are truncated after 500 agent steps and never terminate; ``metaworld/`` tasks
+    do the same after 100 agent steps and report ``info["success"]`` at every one.
 
     Args:
         task_id: id from :func:`pwm.envs.list_tasks`, an alias, ``gym/<Gymnasium id>`` or an id
@@ -37,7 +38,8 @@ def make(
             surplus action entries ignored, ``info["action_mask"]`` and ``env.action_mask``
             (float32 [A]) mark the real ones.
         render_mode: None or ``"rgb_array"`` (``render()`` gives uint8 [H, W, 3]).
-        width, height: picture size in pixels of ``dmc/`` tasks; others have a size of their own.
+        width, height: picture size in pixels of ``dmc/`` and ``metaworld/`` tasks; others have a
+            size of their own.
 
     Raises:
         UserError: unknown task, render mode, unfit seed, padding or picture size.
@@ -54,6 +56,10 @@ def make(
         from pwm.envs.dmcontrol import DMControlEnv
 
         env = DMControlEnv(canonical, seed, render_mode=render_mode, width=width, height=height)
+    elif canonical.startswith("metaworld/"):
+        from pwm.envs.metaworld import MetaWorldEnv
+
+        env = MetaWorldEnv(canonical, seed, render_mode=render_mode, width=width, height=height)
     else:
         from pwm.envs.external import make_external
 
