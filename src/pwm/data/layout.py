@@ -56,6 +56,15 @@ def row_bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
     return dtype.itemsize * int(np.prod(shape, dtype=np.int64))
 
 
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; quick when that is so.
+
+    One such value makes the sum one too. The sum of finite values can overflow: look closer then.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum(dtype=values.dtype)) or np.isfinite(values).all())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UserError names the file when it is missing or damaged."""
     try:

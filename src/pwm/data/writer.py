@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pwm.data.layout import (
     FORMAT,
     INDEX_DTYPE,
+    all_finite,
     check_index,
     check_size,
     columns,
@@ -157,35 +159,79 @@ class EpisodeWriter:
             UserError: wrong dims, no step, or values that are not finite. Nothing is written.
             UserError: an append before this one broke off, for example on a full disk.
         """
-        if self._failed:
-            raise UserError(f"an earlier write to {self.folder} failed; open a new writer")
         o, a = np.asarray(observations, "<f4"), np.asarray(actions, "<f4")
         r = np.asarray(rewards, "<f4")
-        steps = len(r)
         self._check(o, a, r)
-        filler = np.full((1, self.action_dim), np.nan, "<f4")
-        ends = np.zeros(steps + 1, "u1")
-        ends[-1] = terminated
-        rows: dict[str, NDArray] = {
-            "observations": o,
-            "actions": np.concatenate([filler, a]),
-            "rewards": np.concatenate([filler[0, :1], r]),
-            "terminated": ends,
-        }
-        record = np.array(
-            [(self._rows, steps, self._collector, r.sum(dtype=np.float64),
-              np.nan if success is None else success, seed, bool(terminated))],
-            INDEX_DTYPE,
-        )  # fmt: skip
-        # until the record is down the files' ends are unknown: after an error none may follow
+        self._store(o[None], a[None], r[None], terminated, [seed], success)
+
+    def append_many(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        *,
+        terminated: bool,
+        seeds: Sequence[int],
+        success: float | None = None,
+    ) -> None:
+        """Store E episodes of one length, as :meth:`append` does but with one wait for the disk.
+
+        All of them are on disk when this returns. A kill before keeps the first few or none.
+
+        Args:
+            observations: [E, T+1, O]; actions: [E, T, A]; rewards: [E, T].
+            terminated, success: of every one of them.
+            seeds: [E].
+
+        Raises:
+            UserError: as append; none of the episodes is written.
+        """
+        o, a = np.asarray(observations, "<f4"), np.asarray(actions, "<f4")
+        r = np.asarray(rewards, "<f4")
+        together = (o.ndim, a.ndim, r.ndim) == (3, 3, 2) and len(o) > 0
+        if not together or not len(o) == len(a) == len(r) == len(seeds):
+            raise UserError(
+                f"{self.task_id}: episodes of shapes {(o.shape, a.shape, r.shape)} with "
+                f"{len(seeds)} seeds can't be stored together"
+            )
+        first = (o[0], a[0], r[0])
+        if all_finite(o) and all_finite(a) and all_finite(r):
+            self._check(*first)
+        else:
+            for values in zip(o, a, r, strict=True):
+                self._check(*values)
+        self._store(o, a, r, terminated, seeds, success)
+
+    def _store(
+        self, o: NDArray, a: NDArray, r: NDArray, terminated: bool, seeds: Sequence[int],
+        success: float | None,
+    ) -> None:  # fmt: skip
+        """Rows of checked episodes, [E, T+1, O], [E, T, A], [E, T], then their records."""
+        if self._failed:
+            raise UserError(f"an earlier write to {self.folder} failed; open a new writer")
+        count, steps = r.shape
+        led = np.full((count, steps + 1, self.action_dim), np.nan, "<f4")
+        led[:, 1:] = a
+        gained = np.full((count, steps + 1), np.nan, "<f4")
+        gained[:, 1:] = r
+        ends = np.zeros((count, steps + 1), "u1")
+        ends[:, -1] = terminated
+        rows = {"observations": o, "actions": led, "rewards": gained, "terminated": ends}
+        records = np.zeros(count, INDEX_DTYPE)
+        records["offset"] = self._rows + np.arange(count) * (steps + 1)
+        records["length"], records["collector"] = steps, self._collector
+        records["ret"] = r.sum(axis=1, dtype=np.float64)
+        records["success"] = np.nan if success is None else success
+        records["seed"], records["terminated"] = seeds, bool(terminated)
+        # until the records are down the files' ends are unknown: after an error none may follow
         self._failed = True
         for name, values in rows.items():
             _put(self._files[name], values)
-        _put(self._index, record)
+        _put(self._index, records)
         self._failed = False
-        self._rows += steps + 1
-        self.num_episodes += 1
-        self.num_steps += steps
+        self._rows += count * (steps + 1)
+        self.num_episodes += count
+        self.num_steps += count * steps
 
     def _check(self, o: NDArray, a: NDArray, r: NDArray) -> None:
         steps = len(r)
@@ -196,7 +242,7 @@ class EpisodeWriter:
                 f"rewards of shapes {wanted}, not {(o.shape, a.shape, r.shape)}"
             )
         for name, values in (("observations", o), ("actions", a), ("rewards", r)):
-            if not np.isfinite(values).all():
+            if not all_finite(values):
                 bad = np.argwhere(~np.isfinite(values))[0]
                 raise UserError(
                     f"{self.task_id}: {name} hold {values[tuple(bad)]} at step {bad[0]}; an "
@@ -220,6 +266,6 @@ class EpisodeWriter:
 
 def _put(handle: BinaryIO, values: NDArray) -> None:
     """Append ``values`` and wait until they are on disk."""
-    handle.write(values.tobytes())
+    handle.write(np.ascontiguousarray(values).data)
     handle.flush()
     os.fsync(handle.fileno())

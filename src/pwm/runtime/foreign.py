@@ -7,14 +7,18 @@ Here only tensors, plain containers and the stub classes that the caller names c
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pwm.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # torch's magic number as a pickle of protocol 2: how its files began before they were zips
@@ -53,12 +57,61 @@ def load_foreign(path: str | Path, stubs: Mapping[str, Callable[..., Any]]) -> A
     mapped = is_mappable(path)
     if mapped:
         _check_records(path)
+    return _load(path, stubs, map_location="cpu", mmap=mapped)
+
+
+def load_layout(path: str | Path, stubs: Mapping[str, Callable[..., Any]]) -> Any:
+    """As :func:`load_foreign`, but without the numbers: the tensors are on torch's meta device.
+
+    :func:`place` tells where in the file a tensor's numbers are, to read them in pieces.
+
+    Raises:
+        UserError: as load_foreign, or a file in torch's format before 1.6.
+    """
+    path = Path(path)
+    _check_records(_zipped(path))
+    return _load(path, stubs, map_location="meta")
+
+
+def place(path: str | Path, tensor: Tensor) -> int:
+    """First byte in ``path`` of a tensor of :func:`load_layout`, row-major from there on.
+
+    Raises:
+        UserError: numbers that are not stored in row-major order or not wholly in the file.
+    """
+    storage = tensor.untyped_storage()
+    begin = getattr(storage, "_checkpoint_offset", -1)
+    first = tensor.storage_offset() * tensor.element_size()
+    end = first + tensor.numel() * tensor.element_size()
+    # torch works the place out from the lengths that the pickle claims: the archive must agree
+    size = _record_places(Path(path)).get(begin, -1)
+    if not (tensor.is_contiguous() and storage.nbytes() == size and end <= size):
+        raise UserError(
+            f"{path}: a tensor of shape {tuple(tensor.shape)} is not stored row by row and whole, "
+            "as torch.save does; get a fresh copy of the file"
+        )
+    return int(begin + first)
+
+
+def _record_places(path: Path) -> dict[int, int]:
+    """First byte of each record's content -> its length."""
+    places = {}
+    records = _check_records(path)
+    with path.open("rb") as handle:
+        for record in records:
+            handle.seek(record.header_offset + 26)
+            name, extra = struct.unpack("<HH", handle.read(4))
+            places[record.header_offset + 30 + name + extra] = record.file_size
+    return places
+
+
+def _load(path: Path, stubs: Mapping[str, Callable[..., Any]], **options: Any) -> Any:
     import torch
 
     try:
         with warnings.catch_warnings(), _only(stubs):
             warnings.simplefilter("ignore")
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(str(path), weights_only=True, **options)
     # a hostile or damaged pickle can make the reader fail in any way at all
     except Exception as error:
         raise UserError(_explain(path, error)) from None
@@ -94,16 +147,20 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         UserError: not a torch file of the zip kind, truncated or damaged.
     """
-    if not is_mappable(path):
-        raise UserError(f"{path} is in torch's format before 1.6; save it again with a newer torch")
     import hashlib
 
     # the archive's own folder is named for the file: the same content under another name is equal
     listed = [
         (record.filename.partition("/")[2], record.file_size, record.CRC)
-        for record in _check_records(Path(path))
+        for record in _check_records(_zipped(Path(path)))
     ]
     return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+
+
+def _zipped(path: Path) -> Path:
+    if not is_mappable(path):
+        raise UserError(f"{path} is in torch's format before 1.6; save it again with a newer torch")
+    return path
 
 
 @contextmanager
@@ -129,7 +186,9 @@ def _check_records(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             records, end = archive.infolist(), archive.start_dir
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError):
+            marks = [r for r in records if r.filename.endswith("/byteorder") and r.file_size < 9]
+            orders = {archive.read(mark) for mark in marks}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError):
         raise UserError(f"{path} is truncated or damaged; download or copy it again") from None
     for record in records:
         inside = record.header_offset >= 0 and record.header_offset + record.file_size <= end
@@ -138,6 +197,8 @@ def _check_records(path: Path) -> list[zipfile.ZipInfo]:
                 f"{path} is damaged or no torch file: record '{_clean(record.filename)}' is "
                 "compressed or reaches past the end; download or copy it again"
             )
+    if orders - {b"little"}:
+        raise UserError(f"{path} comes from a big-endian machine; save it again on another")
     if not any(record.filename.endswith("/data.pkl") for record in records):
         raise UserError(f"{path} is a zip archive but not a torch file; give one from torch.save")
     return records

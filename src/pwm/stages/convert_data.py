@@ -1,0 +1,277 @@
+"""TD-MPC2's data files into a data set: checked first, then copied task by task."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pwm.data import EpisodeDataset, EpisodeWriter
+from pwm.data.layout import FORMAT, INDEX_DTYPE, columns, row_bytes
+from pwm.data.tdmpc2 import Chunk, blocks, expand
+from pwm.envs import TaskSpec, list_tasks, task_spec
+from pwm.errors import UserError
+from pwm.runtime.files import read_json, write_json
+from pwm.runtime.progress import ProgressBar, say
+
+TASK_SETS = ("mt30", "mt80")
+COLLECTOR = "tdmpc2"
+# Which episodes these were drawn from is not in the files.
+_UNKNOWN_SEED = -1
+
+
+@dataclass(frozen=True)
+class ConvertDataConfig:
+    """Settings of ``pwm convert tdmpc2-data``.
+
+    ``files`` are ``chunk_*.pt`` files or folders of them; ``tasks`` picks tasks (all that occur
+    when empty); ``task_set`` is "mt30" or "mt80" (found from the width of the observations when
+    empty); ``resume`` goes on with a conversion that was interrupted.
+    """
+
+    files: tuple[str, ...]
+    out: str
+    tasks: tuple[str, ...] = ()
+    task_set: str = ""
+    resume: bool = False
+
+
+@dataclass
+class Plan:
+    """What is to be copied: the episodes of each task in each file, in order."""
+
+    chunks: list[Chunk]
+    task_set: str
+    episodes: dict[str, list[NDArray[np.int64]]]
+
+    @property
+    def steps(self) -> int:
+        """Steps of an episode."""
+        return self.chunks[0].steps
+
+    def count(self, task: str) -> int:
+        return sum(len(numbers) for numbers in self.episodes[task])
+
+    @cached_property
+    def total_steps(self) -> int:
+        return self.steps * sum(self.count(task) for task in self.episodes)
+
+    def bytes_of(self, task: str, episodes: int) -> int:
+        spec = task_spec(task)
+        row = sum(row_bytes(*c) for c in columns(spec.obs_dim, spec.action_dim).values())
+        return episodes * ((self.steps + 1) * row + INDEX_DTYPE.itemsize)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same to resume."""
+        files = [{"name": c.path.name, "fingerprint": c.fingerprint} for c in self.chunks]
+        return {"task_set": self.task_set, "tasks": list(self.episodes), "files": files}
+
+
+def run(config: ConvertDataConfig) -> Path:
+    """Convert ``files`` into the data set ``out`` and return its path.
+
+    Every value is checked before the first one is written; no more than a block of episodes is in
+    memory. A killed conversion goes on with ``resume``: what is on disk by then stays, and no
+    episode is lost or stored twice.
+
+    Raises:
+        UserError: damaged, hostile or other files, tasks that they don't hold, too little disk
+            space, or something else in ``out``; nothing is written then.
+    """
+    if not config.files or not config.out:
+        raise UserError("name the files to convert and a folder for the data set with --out DIR")
+    out = Path(config.out)
+    state = _state(out, config.resume)
+    plan = _plan(config)
+    if state is not None and {**state, "complete": False} != {**plan.settings(), "complete": False}:
+        raise UserError(
+            f"{out / 'convert.json'} was made from other files, tasks or another order; resume "
+            "with the same ones, or choose another --out"
+        )
+    stored = _stored(out, plan) if state is not None else {}
+    _check_disk(out, plan, stored)
+    if state is None:
+        _check_values(plan)
+        out.mkdir(parents=True, exist_ok=True)
+        # a folder with dataset.json is a data set, however early a kill comes
+        write_json(out / "dataset.json", {"format": FORMAT})
+        write_json(out / "convert.json", {**plan.settings(), "complete": False})
+    done = plan.steps * sum(stored.values())
+    with ProgressBar("convert", plan.total_steps, done) as bar:
+        for task in plan.episodes:
+            _convert_task(out, plan, task, bar)
+    write_json(out / "convert.json", {**plan.settings(), "complete": True})
+    episodes = plan.total_steps // plan.steps
+    say(f"Data set {out}: {episodes} episodes, {plan.total_steps} steps of {len(plan.episodes)} "
+        f"tasks. Next: pwm data info {out}, then pwm pretrain PRESET --data {out} --out RUN, or "
+        f"pwm extract --world-model RUN --data {out} --task TASK --out POLICY")  # fmt: skip
+    return out
+
+
+def _state(out: Path, resume: bool) -> dict[str, Any] | None:
+    """convert.json of a conversion that is to go on; None for a new one. Writes nothing."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; choose a folder that does not exist")
+    path = out / "convert.json"
+    if not path.exists():
+        # a kill before convert.json leaves no more than dataset.json
+        if out.is_dir() and any(
+            p.name != "dataset.json" and not p.name.startswith(".") for p in out.iterdir()
+        ):
+            raise UserError(
+                f"--out {out} holds other files already; choose a new folder (the stages take "
+                "several data sets together)"
+            )
+        return None
+    state = read_json(path)
+    if not isinstance(state, dict) or not isinstance(state.get("complete"), bool):
+        raise UserError(f"{path} is damaged; delete {out} and convert again")
+    if not resume:
+        found = "a finished" if state["complete"] else "an interrupted"
+        remedy = "choose another --out" if state["complete"] else (
+            "go on with --resume, or delete it and convert again")  # fmt: skip
+        raise UserError(f"--out {out} holds {found} conversion; {remedy}")
+    return state
+
+
+def _plan(config: ConvertDataConfig) -> Plan:
+    """Open all files and sort their episodes by task."""
+    chunks = [Chunk(path) for path in expand(config.files)]
+    _check_alike(chunks)
+    task_set = _task_set(chunks[0], config.task_set)
+    specs = list_tasks(task_set)
+    wanted = _wanted(config.tasks, specs, task_set)
+    say(f"{len(chunks)} files, {sum(c.episodes for c in chunks)} episodes of {chunks[0].steps} "
+        f"steps, tasks of {task_set}")  # fmt: skip
+    for chunk in chunks:
+        if chunk.ignored:
+            say(f"{chunk.path}: not converted: the fields {', '.join(chunk.ignored)}")
+    indices = [chunk.task_indices(len(specs), task_set) for chunk in chunks]
+    found = {
+        spec.id: [np.flatnonzero(index == number) for index in indices]
+        for number, spec in enumerate(specs)
+    }
+    present = {id_: parts for id_, parts in found.items() if any(map(len, parts))}
+    if absent := [id_ for id_ in wanted if id_ not in present]:
+        raise UserError(
+            f"the files hold no episode of {', '.join(absent)}; they hold: {', '.join(present)}"
+        )
+    plan = Plan(chunks, task_set, {i: p for i, p in present.items() if i in wanted or not wanted})
+    for id_ in plan.episodes:
+        limit = task_spec(id_).episode_length
+        if limit is not None and plan.steps > limit:
+            raise UserError(
+                f"{chunks[0].path}: {id_} has episodes of {limit} steps, not {plan.steps}; choose "
+                "the right set with --task-set"
+            )
+    return plan
+
+
+def _check_alike(chunks: Sequence[Chunk]) -> None:
+    seen: dict[str, Chunk] = {}
+    for chunk in chunks:
+        shapes = [(c.steps, c.obs_dim, c.action_dim) for c in (chunks[0], chunk)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{chunk.path} holds episodes of (steps, obs, action) {shapes[1]}, but "
+                f"{chunks[0].path} {shapes[0]}; convert them into data sets of their own"
+            )
+        other = seen.setdefault(chunk.fingerprint, chunk)
+        if other is not chunk:
+            raise UserError(f"{chunk.path} and {other.path} hold the same; give one of them")
+
+
+def _task_set(chunk: Chunk, given: str) -> str:
+    """Name of the set whose padded dims are the file's."""
+    if given and given not in TASK_SETS:
+        raise UserError(f"--task-set is {' or '.join(TASK_SETS)}, not '{given}'")
+    dims = {}
+    for name in TASK_SETS:
+        specs = list_tasks(name)
+        dims[max(s.obs_dim for s in specs), max(s.action_dim for s in specs)] = name
+    found = dims.get((chunk.obs_dim, chunk.action_dim))
+    if found is None or (given and found != given):
+        known = ", ".join(f"{name}: {shape}" for shape, name in dims.items())
+        raise UserError(
+            f"{chunk.path}: (obs, action) widths {(chunk.obs_dim, chunk.action_dim)} are not "
+            f"those of {given or 'a known task set'} ({known}); give files of that set"
+            + (f", or --task-set {found}" if found else "")
+        )
+    return found
+
+
+def _wanted(given: Sequence[str], specs: Sequence[TaskSpec], task_set: str) -> list[str]:
+    """Canonical ids of the tasks asked for, checked against the set."""
+    wanted = [task_spec(name).id for name in given]
+    for id_ in wanted:
+        if id_ not in [spec.id for spec in specs]:
+            raise UserError(f"task {id_} is not in {task_set}; see: pwm tasks --suite {task_set}")
+    return wanted
+
+
+def _stored(out: Path, plan: Plan) -> dict[str, int]:
+    """Episodes of each task that an earlier start has stored."""
+    if not (out / "tasks").is_dir():
+        return {}
+    tasks = EpisodeDataset.open(out, allow_empty=True).tasks
+    for id_, task in tasks.items():
+        few = id_ in plan.episodes and task.num_episodes <= plan.count(id_)
+        if not few or any(name != COLLECTOR for name in task.collectors):
+            raise UserError(
+                f"{task.folder} holds episodes that are not of this conversion; choose another "
+                "--out and convert again"
+            )
+    return {id_: task.num_episodes for id_, task in tasks.items()}
+
+
+def _check_disk(out: Path, plan: Plan, stored: dict[str, int]) -> None:
+    """Say how much disk the rest will take; UserError when there is less."""
+    needed = sum(plan.bytes_of(id_, plan.count(id_) - stored.get(id_, 0)) for id_ in plan.episodes)
+    existing = next(p for p in (out, *out.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(existing).free
+    say(f"{out} needs {needed / 1e9:.2f} GB of disk{' more' if stored else ''}; "
+        f"{free / 1e9:.1f} GB are free")  # fmt: skip
+    if needed > free:
+        raise UserError(
+            f"{out} needs {needed / 1e9:.2f} GB of disk but {free / 1e9:.2f} GB are free there; "
+            "choose another disk with --out, or fewer tasks with --tasks"
+        )
+
+
+def _check_values(plan: Plan) -> None:
+    """Read everything once, so that a bad value is found before anything is written."""
+    with ProgressBar("check", plan.total_steps) as bar:
+        for id_, parts in plan.episodes.items():
+            for chunk, numbers in zip(plan.chunks, parts, strict=True):
+                for block in blocks(chunk, numbers, task_spec(id_)):
+                    bar.advance(block.rewards.size, id_)
+
+
+def _convert_task(out: Path, plan: Plan, id_: str, bar: ProgressBar) -> None:
+    """Append what is not stored yet, in the order of the files."""
+    spec = task_spec(id_)
+    metadata: dict[str, Any] = {"source": f"tdmpc2 {plan.task_set}"}
+    if spec.episode_length is not None and plan.steps < spec.episode_length:
+        # pieces of longer episodes: their returns are not those of an episode
+        metadata["windows_of"] = spec.episode_length
+    writer = EpisodeWriter(
+        out, id_, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
+        episode_length=spec.episode_length, collector=COLLECTOR, metadata=metadata,
+    )  # fmt: skip
+    with writer:
+        # counted under the writer's lock: another start can't have stored some since
+        skip = writer.num_episodes
+        for chunk, numbers in zip(plan.chunks, plan.episodes[id_], strict=True):
+            left = numbers[skip:]
+            skip = max(0, skip - len(numbers))
+            for block in blocks(chunk, left, spec):
+                count = len(block.rewards)
+                writer.append_many(block.observations, block.actions, block.rewards,
+                                   terminated=False, seeds=[_UNKNOWN_SEED] * count)  # fmt: skip
+                bar.advance(block.rewards.size, id_)
