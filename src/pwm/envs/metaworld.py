@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -79,6 +81,37 @@ def _reset_mocap_welds(environment: Any) -> None:
     if model.nmocap > 0:
         welds = model.eq_type == mujoco.mjtEq.mjEQ_WELD
         model.eq_data[welds, : len(_WELD)] = _WELD
+
+
+def scripted_expert(task_id: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Meta-World's hand-written policy of a task: observations [N, 39] -> actions [N, 4].
+
+    It keeps no memory, so one serves any number of environments. Actions are clipped to [-1, 1].
+
+    Raises:
+        MissingExtra: metaworld is not installed.
+        UserError: the task has no scripted expert.
+    """
+    canonical = canonical_id(task_id)
+    if not canonical.startswith("metaworld/"):
+        raise UserError(
+            f"'{canonical}' has no scripted expert, only the tasks of Meta-World have one; "
+            "see the list: pwm tasks --suite metaworld"
+        )
+    _import_environments()
+    from metaworld.policies import ENV_POLICY_MAP
+
+    policies: dict[str, Callable[[], Any]] = ENV_POLICY_MAP
+    policy = policies[f"{canonical.removeprefix('metaworld/')}-v3"]()
+
+    def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        with warnings.catch_warnings():
+            # A note on actions beyond [-1, 1], which are meant to be clipped.
+            warnings.filterwarnings("ignore", message="Constant")
+            actions = [policy.get_action(row) for row in np.asarray(observations, np.float64)]
+        return np.clip(actions, -1.0, 1.0).astype(np.float32)
+
+    return act
 
 
 class MetaWorldEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

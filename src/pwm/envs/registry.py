@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from pwm.errors import UserError, nearest
+from pwm.errors import MissingExtra, UserError, nearest
 
 # Module that each optional dependency group brings.
 _EXTRA_MODULES = {"dmcontrol": "dm_control", "metaworld": "metaworld"}
@@ -41,6 +41,11 @@ class TaskSpec:
     def installed(self) -> bool:
         """Whether the simulator can be imported (looked up, not imported)."""
         return self.extra is None or find_spec(_EXTRA_MODULES[self.extra]) is not None
+
+    def require_installed(self) -> None:
+        """Do nothing when the simulator can be imported, else raise MissingExtra."""
+        if self.extra is not None and not self.installed:
+            raise MissingExtra(_EXTRA_MODULES[self.extra], self.extra)
 
 
 # (task, observation dim, action dim) in the task order of TD-MPC2's 30-task data, which is also

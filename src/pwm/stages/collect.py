@@ -1,7 +1,8 @@
-"""Collect episodes with a random policy, a learning SAC agent, or the policy of a run."""
+"""Collect episodes: random actions, a learning SAC agent, a scripted expert, a run's policy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +29,9 @@ class CollectConfig:
     """Settings of ``pwm collect``.
 
     ``policy`` is "random", "sac" (Stable-Baselines3, trained while it collects; every episode of
-    its replay is kept, in order) or "run:DIR" (a policy run, with Gaussian exploration ``noise``).
+    its replay is kept, in order), "expert" (the hand-written policy of a Meta-World task) or
+    "run:DIR" (a policy run). The last two act with Gaussian exploration of standard deviation
+    ``noise``, clipped to [-1, 1]; the action that was executed is stored.
     ``steps`` counts agent steps of this collection, rounded up to whole episodes.
     """
 
@@ -69,6 +72,7 @@ def run(config: CollectConfig) -> Path:
     """
     _check(config)
     spec = task_spec(config.task)
+    spec.require_installed()
     config = replace(config, task=spec.id)
     act = _fixed_policy(config, spec)
     collection = _begin(config, spec)
@@ -161,8 +165,15 @@ def _check(config: CollectConfig) -> None:
     if config.steps < 1 or config.num_envs < 1:
         raise UserError("--steps and --num-envs must be at least 1")
     kind = config.policy.partition(":")[0]
-    if kind not in ("random", "sac", "run") or (kind == "run") != (":" in config.policy):
-        raise UserError(f"--policy is 'random', 'sac' or 'run:DIR', not '{config.policy}'")
+    known = ("random", "sac", "expert", "run")
+    if kind not in known or (kind == "run") != (":" in config.policy):
+        raise UserError(
+            f"--policy is 'random', 'sac', 'expert' or 'run:DIR', not '{config.policy}'"
+        )
+    if not 0 <= config.noise < math.inf:
+        raise UserError(f"--noise must be at least 0, not {config.noise}")
+    if config.noise and kind not in ("expert", "run"):
+        raise UserError(f"--noise belongs to the policies 'expert' and 'run:DIR', not to '{kind}'")
     if config.resume and config.append:
         raise UserError("--resume continues a collection and --append starts a new one; choose one")
     if kind == "sac":
@@ -177,25 +188,35 @@ def _fixed_policy(config: CollectConfig, spec: TaskSpec) -> Act | None:
         return None
     if config.policy == "random":
         return random_actions(spec.action_dim, stream_seed(config.seed, "random policy", spec.id))
+    if config.policy == "expert":
+        from pwm.envs.metaworld import scripted_expert
+
+        return _with_noise(scripted_expert(spec.id), config, spec)
     from pwm.models.pretrained import Policy
 
     policy = Policy.from_pretrained(config.policy.partition(":")[2], spec.id)
+    return _with_noise(policy.act, config, spec)
+
+
+def _with_noise(act: Act, config: CollectConfig, spec: TaskSpec) -> Act:
+    """``act`` with Gaussian exploration, within the bounds of the actions."""
     generator = np.random.default_rng(stream_seed(config.seed, "exploration", spec.id))
 
-    def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        chosen = policy.act(observations)
+    def noisy(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        chosen = act(observations)
         noise = config.noise * generator.standard_normal(chosen.shape)
         return np.clip(chosen + noise, -1, 1).astype(np.float32)
 
-    return act
+    return noisy
 
 
 def _collector_name(config: CollectConfig) -> str:
-    return "sac" if config.policy == "sac" else config.policy.partition(":")[0]
+    return config.policy.partition(":")[0]
 
 
 def _settings(config: CollectConfig, first_episode: int) -> dict[str, Any]:
-    return {"policy": config.policy, "seed": config.seed, "first_episode": first_episode}
+    settings = {"policy": config.policy, "seed": config.seed, "first_episode": first_episode}
+    return settings | ({"noise": config.noise} if config.noise else {})
 
 
 def _begin(config: CollectConfig, spec: TaskSpec) -> Collection:
@@ -218,8 +239,8 @@ def _begin(config: CollectConfig, spec: TaskSpec) -> Collection:
     before = read_json(collection.state_file)
     if before != _settings(config, before.get("first_episode", 0)):
         raise UserError(
-            f"{collection.state_file} was made with policy {before.get('policy')} and seed "
-            f"{before.get('seed')}; resume with the same ones"
+            f"{collection.state_file} was made with policy {before.get('policy')}, seed "
+            f"{before.get('seed')} and noise {before.get('noise', 0.0)}; resume with the same ones"
         )
     first = before["first_episode"]
     return Collection(folder, int(lengths[first:].sum()), first)
