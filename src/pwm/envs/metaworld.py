@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -101,7 +101,7 @@ def scripted_expert(task_id: str) -> Callable[[NDArray[np.float32]], NDArray[np.
     _import_environments()
     from metaworld.policies import ENV_POLICY_MAP
 
-    policies: dict[str, Callable[[], Any]] = ENV_POLICY_MAP
+    policies: Mapping[str, Callable[[], Any]] = ENV_POLICY_MAP
     policy = policies[f"{canonical.removeprefix('metaworld/')}-v3"]()
 
     def act(observations: NDArray[np.float32]) -> NDArray[np.float32]:
