@@ -7,6 +7,7 @@ that never require gradients: the model takes part in back-propagation as a func
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -19,6 +20,9 @@ from pwm.models.world_model import WorldModel
 class FrozenTaskModel(nn.Module):
     """World model ``model`` restricted to task index ``task``; same outputs, no weight gradients.
 
+    Args:
+        values: keep the Q heads and the policy prior too, which only planners use.
+
     Attributes:
         action_mask: [A] of 0/1.
     """
@@ -28,28 +32,36 @@ class FrozenTaskModel(nn.Module):
     a_weight: Tensor
     bias: Tensor
 
-    def __init__(self, model: WorldModel, task: int):
+    def __init__(self, model: WorldModel, task: int, values: bool = False):
         super().__init__()
         self.config = model.config
         self.task = task
-        source = _without_values(model)
+        source = deepcopy(model).freeze() if values else _without_values(model)
+        self.source = source
         self.dynamics: list[NormedLinear] = list(source.dynamics)  # type: ignore[arg-type]
         first = [self.dynamics[0], source.reward_head.first]
         if source.termination_head is not None:
             first.append(source.termination_head.first)
-        heads = [layer.linear for layer in first]
-        latent, embed = self.config.latent_dim, self.config.task_dim
-        weight = torch.cat([head.weight for head in heads])
-        bias = torch.cat([head.bias for head in heads])
-        index = torch.tensor(task, device=weight.device)
-        if source.embedding is not None:
-            bias = bias + weight[:, latent : latent + embed] @ source.embedding(index)
-        self.register_buffer("z_weight", weight[:, :latent].contiguous())
-        self.register_buffer("a_weight", weight[:, latent + embed :].contiguous())
+        z_weight, a_weight, bias = self.fold([layer.linear for layer in first])
+        self.register_buffer("z_weight", z_weight)
+        self.register_buffer("a_weight", a_weight)
         self.register_buffer("bias", bias)
         self.register_buffer("action_mask", source.action_masks[task].clone())
-        self.widths = [head.out_features for head in heads]
-        self.source = source
+        self.widths = [layer.linear.out_features for layer in first]
+
+    def fold(self, layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor, Tensor]:
+        """Stack first layers that read [z, e, a]; the task embedding goes into the bias.
+
+        Returns:
+            Weights of z [N, D] and of a [N, A] (no columns for layers that read [z, e]), bias [N].
+        """
+        latent, embed = self.config.latent_dim, self.config.task_dim
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        if self.source.embedding is not None:
+            index = torch.tensor(self.task, device=weight.device)
+            bias = bias + weight[:, latent : latent + embed] @ self.source.embedding(index)
+        return weight[:, :latent].contiguous(), weight[:, latent + embed :].contiguous(), bias
 
     def encode(self, obs: Tensor) -> Tensor:
         """[..., O] -> [..., D] for this task."""
@@ -65,7 +77,12 @@ class FrozenTaskModel(nn.Module):
         Returns:
             Next latent [B, D], reward logits [B, bins], termination logits [B] or None.
         """
-        hidden = torch.addmm(self.bias, z, self.z_weight.t()) + action @ self.a_weight.t()
+        return self.after_first(
+            torch.addmm(self.bias, z, self.z_weight.t()) + action @ self.a_weight.t()
+        )
+
+    def after_first(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Continue a step from the pre-activations [B, N] of its first layers."""
         parts = hidden.split(self.widths, dim=-1)
         first, second, last = self.dynamics
         z_next = last(second(first.finish(parts[0])))
@@ -78,5 +95,5 @@ class FrozenTaskModel(nn.Module):
 def _without_values(model: WorldModel) -> WorldModel:
     """Frozen copy without the heads that only planners use."""
     heads = ("q_heads", "target_q_heads", "prior_head")
-    shared = {id(part): None for name in heads if (part := getattr(model, name)) is not None}
-    return deepcopy(model, shared).freeze()
+    left_out = {id(part): None for name in heads if (part := getattr(model, name)) is not None}
+    return deepcopy(model, left_out).freeze()
