@@ -12,7 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("pwm-rl", "torch", "numpy", "gymnasium", "mujoco", "dm-control", "stable-baselines3")
+PACKAGES = (
+    "pwm-rl", "torch", "numpy", "gymnasium", "mujoco", "dm-control", "metaworld",
+    "stable-baselines3",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:
