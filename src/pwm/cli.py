@@ -206,7 +206,9 @@ def _evaluate(arguments: Sequence[str]) -> int:
     parser.add_argument("--task", dest="tasks", nargs="+", type=_list_of(str),
                         default=argparse.SUPPRESS, help="same as --tasks")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    add_fields(parser, evaluate.EvaluateConfig, skip=("run",))
+    parser.add_argument("--workers", type=int, default=0,
+                        help="processes; 0: one a core, 1: this process only")  # fmt: skip
+    add_fields(parser, evaluate.EvaluateConfig, skip=("run", "workers"))
     options = parser.parse_args(arguments)
     results = evaluate.run(parsed(evaluate.EvaluateConfig(), options))
     if options.json:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pwm.errors import UserError
 from pwm.runtime.files import read_json
 from pwm.runtime.run_folder import RunFolder
+from pwm.stages.score_table import UNIT, episode_scores
 from pwm.stages.statistics import iqm, percentile_interval, resampled, stratified_bootstrap
 
 
@@ -24,6 +25,8 @@ class TaskResult:
 
     Attributes:
         returns: {training seed: [episode returns]}.
+        success: {training seed: [success of each episode's last step]}, None where the task
+            reports none.
         random: returns of the random policy's episodes, of all runs together.
         data: {"episodes", "mean", "min", "max", "best_tenth"} of the data, None when not recorded.
         data_differs: the runs were extracted from data with other returns than ``data``.
@@ -32,6 +35,7 @@ class TaskResult:
 
     task: str
     returns: dict[str, list[float]] = field(default_factory=dict)
+    success: dict[str, list[float | None]] = field(default_factory=dict)
     random: list[float] = field(default_factory=list)
     data: dict[str, Any] | None = None
     data_differs: bool = False
@@ -39,6 +43,15 @@ class TaskResult:
 
     def seed_means(self) -> list[float]:
         return [float(np.mean(values)) for values in self.returns.values()]
+
+    def scores(self) -> list[NDArray[np.float64]] | None:
+        """Episode scores [E] of each training seed; None for a task without scores."""
+        found = [
+            episode_scores(self.task, returns, self.success[seed])
+            for seed, returns in self.returns.items()
+        ]
+        known = [np.array(values) for values in found if values is not None]
+        return known if len(known) == len(found) else None
 
 
 def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
@@ -50,6 +63,7 @@ def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
     results: dict[str, TaskResult] = {}
     origin: dict[tuple[str, str], Path] = {}
     for folder in policies:
+        success = _successes(folder)
         for task, seeds in _evaluation(folder).items():
             result = results.setdefault(task, TaskResult(task))
             for seed, returns in seeds.items():
@@ -60,6 +74,8 @@ def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
                     )
                 origin[task, seed] = folder.path
                 result.returns[seed] = returns
+                result.success[seed] = success.get((task, seed), [None] * len(returns))
+                _require_success(folder, task, result.success[seed], len(returns))
             result.folders.append(folder)
             _add_baselines(result, folder)
     return list(results.values())
@@ -82,6 +98,36 @@ def _evaluation(folder: RunFolder) -> dict[str, dict[str, list[float]]]:
     return values
 
 
+def _successes(folder: RunFolder) -> dict[tuple[str, str], list[float | None]]:
+    """{(task, training seed): success of each episode}; empty without the file."""
+    path = folder.path / "evaluation.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            value = None if record["success"] is None else float(record["success"])
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError
+            found.setdefault((str(record["task"]), str(record["seed"])), []).append(value)
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}, line {number} is damaged; delete it and run: pwm evaluate {folder.path}"
+            ) from None
+    return found
+
+
+def _require_success(
+    folder: RunFolder, task: str, success: list[float | None], episodes: int
+) -> None:
+    """Meta-World's score is the success, which must not be a mere part of the episodes'."""
+    if task.startswith("metaworld/") and (len(success) != episodes or None in success):
+        raise UserError(
+            f"{folder.path / 'evaluation.jsonl'} does not hold the success of the {episodes} "
+            f"episodes of {task}; run: pwm evaluate {folder.path} --tasks {task}"
+        )
+
+
 def _is_returns(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -102,11 +148,6 @@ def _add_baselines(result: TaskResult, folder: RunFolder) -> None:
         result.data_differs = True
 
 
-def normaliser(task: str) -> float | None:
-    """Return that counts as a score of 1, or None where no such scale is agreed on."""
-    return 10.0 if task.startswith("dmc/") else None
-
-
 def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
     """Headline numbers of one task, ready for JSON.
 
@@ -119,7 +160,7 @@ def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
     interval = None
     if len(values) > 1:
         interval = list(stratified_bootstrap([values], _mean, resamples, seed))
-    data, scale = result.data, normaliser(result.task)
+    data, scores = result.data, result.scores()
     random = float(np.mean(result.random)) if result.random else None
     return {
         "task": result.task,
@@ -128,7 +169,7 @@ def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
         "return": mean,
         "interval": interval,
         "interval_over": "seeds" if several else "episodes",
-        "score": None if scale is None else mean / scale,
+        "score": None if scores is None else float(np.mean([x.mean() for x in scores])),
         "random": random,
         "times_random": _ratio(mean, random),
         "beats_random": None if random is None else mean > random,
@@ -139,23 +180,24 @@ def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
         "beats_data_mean": mean > data["mean"] if data else None,
         "beats_data_mean_clearly": interval[0] > data["mean"] if data and interval else None,
         "beats_best_tenth": mean > data["best_tenth"] if data else None,
-        "success": _success(result),
+        "success": _mean_success(result),
     }
 
 
 def aggregate(results: Sequence[TaskResult], seed: int, resamples: int) -> dict[str, Any] | None:
     """IQM of the scores over all tasks and seeds, with a 95 % stratified-bootstrap interval.
 
+    ``mean`` is the plain mean over the tasks, which benchmarks of task sets report.
     Strata are the tasks. With several seeds the seeds of a task are drawn again; if any task has
     one seed only, the episodes of each run are, which says nothing about the spread over seeds
     and is labelled so. None without a task whose scores are comparable.
     """
-    scored = [(r, scale) for r in results if (scale := normaliser(r.task)) is not None]
+    scored = [scores for result in results if (scores := result.scores()) is not None]
     if not scored:
         return None
-    seeds = [len(r.returns) for r, _ in scored]
-    means = [np.array(r.seed_means()) / scale for r, scale in scored]
-    runs = [np.array(x) / scale for r, scale in scored for x in r.returns.values()]
+    seeds = [len(scores) for scores in scored]
+    means = [np.array([x.mean() for x in scores]) for scores in scored]
+    runs = [x for scores in scored for x in scores]
     several = min(seeds) > 1
     interval: tuple[float, float] | None = None
     if several:
@@ -165,12 +207,13 @@ def aggregate(results: Sequence[TaskResult], seed: int, resamples: int) -> dict[
         interval = percentile_interval(iqm(np.stack(drawn, axis=-1)))
     return {
         "iqm": float(iqm(np.concatenate(means))),
+        "mean": float(np.mean([values.mean() for values in means])),
         "interval": None if interval is None else list(interval),
         "interval_over": "seeds" if several else "episodes",
         "tasks": len(scored),
         "seeds": min(seeds),
         "seeds_most": max(seeds),
-        "unit": "score = return / 10, at most 100",
+        "unit": UNIT,
     }
 
 
@@ -183,20 +226,7 @@ def _ratio(value: float, base: float | None) -> float | None:
     return value / base if base is not None and base > 0 else None
 
 
-def _success(result: TaskResult) -> float | None:
+def _mean_success(result: TaskResult) -> float | None:
     """Mean success over the task's episodes, None for tasks that do not define it."""
-    values: list[float] = []
-    for folder in result.folders:
-        path = folder.path / "evaluation.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                if record["task"] == result.task and record["success"] is not None:
-                    values.append(float(record["success"]))
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path}, line {number} is damaged; delete it and run: "
-                    f"pwm evaluate {folder.path}"
-                ) from None
+    values = [x for success in result.success.values() for x in success if x is not None]
     return float(np.mean(values)) if values else None
