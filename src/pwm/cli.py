@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "tasks": "list the tasks: id, suite, dims, episode length, installed or not",
     "collect": "act in an environment and store the episodes as a data set",
     "data": "look at data sets (pwm data info DIR)",
+    "convert": "TD-MPC2's checkpoints and data files into run folders and data sets",
     "pretrain": "train a world model on data sets",
     "extract": "train a policy per task through a frozen world model",
     "evaluate": "run policies in the real environment",
@@ -70,10 +71,10 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def _parser(verb: str) -> _Parser:
+def _parser(verb: str, description: str | None = None) -> _Parser:
     return _Parser(
         prog=f"pwm {verb}",
-        description=VERBS[verb],
+        description=description or VERBS[verb],
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -173,6 +174,43 @@ def _collect(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _convert(arguments: Sequence[str]) -> int:
+    kinds = {"tdmpc2-checkpoint": _convert_checkpoint, "tdmpc2-data": _convert_data}
+    kind, *rest = [*arguments] or ["--help"]
+    if kind in ("-h", "--help"):
+        lines = [f"  pwm convert {name} --help" for name in kinds]
+        print("\n".join([f"usage: pwm convert KIND ...: {VERBS['convert']}", "", *lines]))
+        return 0
+    if kind not in kinds:
+        raise UserError(
+            f"pwm convert takes {' or '.join(kinds)}, not '{kind}'.{nearest(kind, kinds)}"
+        )
+    return kinds[kind](rest)
+
+
+def _convert_checkpoint(arguments: Sequence[str]) -> int:
+    from pwm.stages import convert_checkpoint as stage
+
+    parser = _parser("convert tdmpc2-checkpoint", "a TD-MPC2 or PWM checkpoint into a run folder")
+    parser.add_argument("file", metavar="FILE", help="checkpoint; with --back a run folder")
+    add_fields(parser, stage.ConvertCheckpointConfig, skip=("file",))
+    stage.run(parsed(stage.ConvertCheckpointConfig(), parser.parse_args(arguments)))
+    return 0
+
+
+def _convert_data(arguments: Sequence[str]) -> int:
+    from pwm.stages import convert_data as stage
+
+    parser = _parser("convert tdmpc2-data", "TD-MPC2's chunk_*.pt files into a data set")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=lambda text: [text],
+                        help="data files, or folders of them")  # fmt: skip
+    parser.add_argument("--task", dest="tasks", nargs="+", type=_list_of(str),
+                        default=argparse.SUPPRESS, help="same as --tasks")  # fmt: skip
+    add_fields(parser, stage.ConvertDataConfig, skip=("files",))
+    stage.run(parsed(stage.ConvertDataConfig((), ""), parser.parse_args(arguments)))
+    return 0
+
+
 def _pretrain(arguments: Sequence[str]) -> int:
     from pwm.presets import PRETRAIN, pretrain_preset
     from pwm.stages import pretrain
@@ -243,6 +281,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "tasks": _tasks,
     "collect": _collect,
     "data": _data,
+    "convert": _convert,
     "pretrain": _pretrain,
     "extract": _extract,
     "evaluate": _evaluate,

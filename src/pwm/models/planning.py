@@ -35,7 +35,8 @@ class PlanningModel(FrozenTaskModel):
         if model.q_heads is None or model.prior_head is None:
             raise UserError(
                 f"the world model {model.source or ''} has no Q heads and policy prior, which "
-                "planning needs; train one with --num-q 5, or convert one of TD-MPC2"
+                "planning needs; train one with them (pwm pretrain PRESET --num-q 5), convert one "
+                "of TD-MPC2, or get an actor from it (pwm extract)"
             )
         group = model.config.simnorm_dim
         features = torch.arange(model.config.latent_dim)
