@@ -94,7 +94,8 @@ class ReferencePlanner:
             total = total + alive * discount * self._decode(_mlp(joint, self.reward))
             z = _mlp(joint, self.dynamics, self.c.simnorm_dim)
             if self.end is not None:
-                alive = alive * (torch.sigmoid(_mlp(joint, self.end).squeeze(-1)) <= 0.5)
+                read = self._join(z) if self.c.termination_on_next else joint
+                alive = alive * (torch.sigmoid(_mlp(read, self.end).squeeze(-1)) <= 0.5)
             discount *= self.gamma
         return total + alive * discount * self._q(z, self._prior(z, noise), pair)
 

@@ -51,7 +51,13 @@ def one(noise, env):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"termination": True}, {"symlog_observations": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"termination": True}, {"termination": True, "termination_on_next": True},
+        {"symlog_observations": True},
+    ],
+)  # fmt: skip
 def test_equals_the_plain_formulas_for_every_environment_of_a_batch(options):
     model, task, envs = random_model(**options), 1, 3
     fast = PlanningModel(model, task)

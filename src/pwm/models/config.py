@@ -17,6 +17,10 @@ class WorldModelConfig:
     networks work on the largest of each, zero-padded. ``task_dim`` 0 means a single-task model
     without an embedding. ``num_q`` action-value heads and a policy prior (whose log standard
     deviation lies between ``log_std_min`` and ``log_std_max``) are what a planner needs.
+
+    ``num_bins`` 1 means a reward head that puts out the reward itself. Normalised observations
+    are clipped to +-``obs_limit`` (0: not at all). The termination head reads [z, e, a], or, with
+    ``termination_on_next`` (TD-MPC2's way), the latent that the step leads to, [z', e].
     """
 
     tasks: tuple[str, ...]
@@ -33,7 +37,9 @@ class WorldModelConfig:
     bin_low: float = -10.0
     bin_high: float = 10.0
     termination: bool = False
+    termination_on_next: bool = False
     normalize_observations: bool = False
+    obs_limit: float = 0.0
     symlog_observations: bool = False
     num_q: int = 0
     q_dropout: float = 0.01

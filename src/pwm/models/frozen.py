@@ -31,6 +31,8 @@ class FrozenTaskModel(nn.Module):
     z_weight: Tensor
     a_weight: Tensor
     bias: Tensor
+    end_weight: Tensor
+    end_bias: Tensor
 
     def __init__(self, model: WorldModel, task: int, values: bool = False):
         super().__init__()
@@ -40,8 +42,13 @@ class FrozenTaskModel(nn.Module):
         self.source = source
         self.dynamics: list[NormedLinear] = list(source.dynamics)  # type: ignore[arg-type]
         first = [self.dynamics[0], source.reward_head.first]
-        if source.termination_head is not None:
-            first.append(source.termination_head.first)
+        ends = source.termination_head
+        if ends is not None and not self.config.termination_on_next:
+            first.append(ends.first)
+        elif ends is not None:
+            end_weight, _, end_bias = self.fold([ends.first.linear])
+            self.register_buffer("end_weight", end_weight)
+            self.register_buffer("end_bias", end_bias)
         z_weight, a_weight, bias = self.fold([layer.linear for layer in first])
         self.register_buffer("z_weight", z_weight)
         self.register_buffer("a_weight", a_weight)
@@ -87,9 +94,14 @@ class FrozenTaskModel(nn.Module):
         first, second, last = self.dynamics
         z_next = last(second(first.finish(parts[0])))
         logits = self.source.reward_head.after_first(parts[1])
-        if self.source.termination_head is None:
+        ends = self.source.termination_head
+        if ends is None:
             return z_next, logits, None
-        return z_next, logits, self.source.termination_head.after_first(parts[2]).squeeze(-1)
+        if self.config.termination_on_next:
+            end = torch.addmm(self.end_bias, z_next, self.end_weight.t())
+        else:
+            end = parts[2]
+        return z_next, logits, ends.after_first(end).squeeze(-1)
 
 
 def _without_values(model: WorldModel) -> WorldModel:

@@ -160,6 +160,12 @@ def init_world_model_weights(module: nn.Module) -> None:
             nn.init.zeros_(part.out.weight)
 
 
+def normalized(x: Tensor, mean: Tensor, scale: Tensor, limit: float = 0.0) -> Tensor:
+    """(x - mean) * scale over the last dimension, clipped to +-``limit`` unless that is 0."""
+    x = (x - mean) * scale
+    return x.clamp(-limit, limit) if limit else x
+
+
 def pad_features(x: Tensor, width: int) -> Tensor:
     """Zero-pad the last dimension to ``width``; no copy when it already fits.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pwm.errors import UserError
 from pwm.models.actor import Actor, ActorConfig
-from pwm.models.layers import pad_features
+from pwm.models.layers import normalized, pad_features
 from pwm.models.two_hot import symlog
 from pwm.models.world_model import WorldModel, WorldModelConfig
 from pwm.runtime.run_folder import RunFolder, checkpoint_path, checkpoint_steps, load_weights
@@ -105,7 +105,8 @@ class Policy(nn.Module):
         if self.config.symlog_observations:
             padded = symlog(padded)
         if self.config.normalize_observations:
-            padded = (padded - self.obs_mean) * self.obs_scale
+            limit = self.config.obs_limit
+            padded = normalized(padded, self.obs_mean, self.obs_scale, limit)
         task = self.embedded.expand(*obs.shape[:-1], -1)
         return self.encoder(torch.cat([padded, task], dim=-1))
 

@@ -44,13 +44,15 @@ def two_hot_cross_entropy(logits: Tensor, x: Tensor, low: float, high: float) ->
     """Cross-entropy between softmax(logits) and the two-hot code of ``x``, without building it.
 
     Args:
-        logits: [..., bins]
+        logits: [..., bins]; with one bin, the scalar itself.
         x: [...] target scalars.
 
     Returns:
-        [...] in nats.
+        [...] in nats; the squared error with one bin.
     """
     bins = logits.shape[-1]
+    if bins == 1:
+        return (logits.squeeze(-1) - x).square()
     position = (symlog(x).clamp(low, high) - low) * ((bins - 1) / (high - low))
     lower = position.floor().clamp(max=bins - 2)
     upper_weight = position - lower
@@ -64,13 +66,15 @@ def two_hot_decode(logits: Tensor, low: float, high: float, space: str = "linear
     """Expected scalar of a categorical over symlog bins.
 
     Args:
-        logits: [..., bins]
+        logits: [..., bins]; with one bin, the scalar itself, which is returned as it is.
         space: "linear" returns symexp of the expected bin (reward units); "symlog" leaves the
             expectation in symlog space, as the published PWM code did by mistake.
 
     Returns:
         [...]
     """
+    if logits.shape[-1] == 1:
+        return logits.squeeze(-1)
     centres = bin_centres(low, high, logits.shape[-1], logits)
     expected = torch.softmax(logits, dim=-1) @ centres
     return symexp(expected) if space == "linear" else expected

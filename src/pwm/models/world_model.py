@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from pwm.errors import UserError
 from pwm.models.config import WorldModelConfig, config_for_tasks
-from pwm.models.layers import Head, NormedLinear, SimNorm, init_world_model_weights, pad_features
+from pwm.models.layers import (
+    Head,
+    NormedLinear,
+    SimNorm,
+    init_world_model_weights,
+    normalized,
+    pad_features,
+)
 from pwm.models.prior import PriorSample, squashed_gaussian
 from pwm.models.two_hot import symlog, two_hot_decode
 
@@ -72,9 +79,10 @@ class WorldModel(nn.Module):
         )
         hidden = [c.hidden_dim, c.hidden_dim]
         self.reward_head = Head(joint, hidden, c.num_bins, zero_last=True)
-        self.termination_head = Head(joint, hidden, 1, zero_last=True) if c.termination else None
-        self.q_heads, self.target_q_heads = _q_heads(c, joint), _q_heads(c, joint)
         state = c.latent_dim + c.task_dim
+        ends = state if c.termination_on_next else joint
+        self.termination_head = Head(ends, hidden, 1, zero_last=True) if c.termination else None
+        self.q_heads, self.target_q_heads = _q_heads(c, joint), _q_heads(c, joint)
         self.prior_head = Head(state, hidden, 2 * c.action_dim) if c.policy_prior else None
         masks = torch.zeros(len(c.tasks), c.action_dim)
         for row, width in zip(masks, c.action_dims, strict=True):
@@ -127,7 +135,8 @@ class WorldModel(nn.Module):
             obs = symlog(obs)
         if self.config.normalize_observations:
             index = 0 if len(self.config.tasks) == 1 or task is None else task
-            obs = (obs - self.obs_mean[index]) * self.obs_scale[index]
+            limit = self.config.obs_limit
+            obs = normalized(obs, self.obs_mean[index], self.obs_scale[index], limit)
         return self.encoder(self.join(obs, task))
 
     def set_observation_moments(self, index: int, mean: Tensor, std: Tensor) -> None:
@@ -159,7 +168,11 @@ class WorldModel(nn.Module):
     def terminated_logits(self, z: Tensor, action: Tensor, task: Tensor | None = None) -> Tensor:
         """[...] logits that the step ends the episode; the model must have the head."""
         assert self.termination_head is not None, "model has no termination head"
-        return self.termination_head(self.join(z, task, action)).squeeze(-1)
+        if self.config.termination_on_next:
+            joint = self.join(self.next(z, action, task), task)
+        else:
+            joint = self.join(z, task, action)
+        return self.termination_head(joint).squeeze(-1)
 
     def q_logits(
         self, z: Tensor, action: Tensor, task: Tensor | None = None, target: bool = False
