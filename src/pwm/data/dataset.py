@@ -61,6 +61,11 @@ class TaskData:
         return int(self.lengths.sum())
 
     @property
+    def pieces_of(self) -> int | None:
+        """Steps of the episodes that these are pieces of; None when they are whole."""
+        return self.metadata.get("pieces_of")
+
+    @property
     def num_bytes(self) -> int:
         """Size of the rows on disk."""
         arrays = (self.observations, self.actions, self.rewards, self.terminated)
@@ -151,8 +156,12 @@ def open_datasets(paths: Sequence[str | Path]) -> list[EpisodeDataset]:
 
 
 def episode_returns(datasets: Sequence[EpisodeDataset], task: str) -> NDArray[np.float64]:
-    """Returns of all episodes of ``task``, [E]; empty when there are none."""
-    parts = [dataset.tasks[task].returns for dataset in datasets if task in dataset.tasks]
+    """Returns of the whole episodes of ``task``, [E]; empty when there are none.
+
+    Pieces of episodes, which TD-MPC2's 80-task data consist of, have no such return.
+    """
+    found = [dataset.tasks[task] for dataset in datasets if task in dataset.tasks]
+    parts = [data.returns for data in found if data.pieces_of is None]
     return np.concatenate(parts) if parts else np.empty(0)
 
 

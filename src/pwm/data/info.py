@@ -33,14 +33,18 @@ def print_table(path: str | Path) -> None:
     for name in ("task", "obs", "act", "episodes", "steps", "min", "mean", "max", "best tenth",
                  "size", "collectors", "returns, low to high"):  # fmt: skip
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
-    for row in describe(path)["tasks"]:
+    rows = describe(path)["tasks"]
+    for row in rows:
         returns = row["returns"]
         table.add_row(
-            row["id"], str(row["obs_dim"]), str(row["action_dim"]), str(row["episodes"]),
+            row["id"] + ("*" if row["pieces_of"] else ""), str(row["obs_dim"]),
+            str(row["action_dim"]), str(row["episodes"]),
             str(row["steps"]), f"{returns['min']:.1f}", f"{returns['mean']:.1f}",
             f"{returns['max']:.1f}", f"{returns['best_tenth']:.1f}", _size(row["bytes"]),
             ", ".join(row["collectors"]), _bars(row["histogram"]["counts"]),
         )  # fmt: skip
+    if any(row["pieces_of"] for row in rows):
+        table.caption = "* pieces of longer episodes; the returns are those of the pieces"
     # A log or a pipe has no width of its own: give the whole table.
     console = Console()
     if not console.is_terminal:
@@ -78,6 +82,7 @@ def _row(task: TaskData) -> dict[str, Any]:
         "obs_dim": task.obs_dim,
         "action_dim": task.action_dim,
         "episode_length": task.episode_length,
+        "pieces_of": task.pieces_of,
         "episodes": task.num_episodes,
         "steps": task.num_steps,
         "terminated": int(task.ended.sum()),

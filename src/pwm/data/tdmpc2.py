@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pwm.data.layout import all_finite
 from pwm.errors import UserError
-from pwm.runtime.foreign import Stub, fingerprint, load_layout, place
+from pwm.runtime.foreign import Stub, clean, fingerprint, load_layout, place
 
 _AXES = {"obs": 3, "action": 3, "reward": 2, "task": 2}
 _BLOCK_BYTES = 64 << 20
@@ -63,7 +63,7 @@ class Chunk:
     """One file. Opening looks at the shapes only; no more than a block is ever in memory.
 
     Attributes:
-        episodes: N. steps: T. obs_dim, action_dim: padded widths.
+        episodes: N. steps: T. obs_dim, action_dim: padded widths. dims: the last three.
         ignored: names of further fields, which are not read.
 
     Raises:
@@ -78,6 +78,7 @@ class Chunk:
         shape = self._fields["obs"].shape
         self.episodes, self.steps, self.obs_dim = shape[0], shape[1] - 1, shape[2]
         self.action_dim = self._fields["action"].shape[2]
+        self.dims = (self.steps, self.obs_dim, self.action_dim)
         for name, field in self._fields.items():
             if field.shape[:2] != shape[:2]:
                 raise UserError(
@@ -117,8 +118,7 @@ class Chunk:
             )
         raise UserError(
             f"{self.path}: episode {episode} has task index {values[0]}, but {task_set} has "
-            f"{num_tasks} tasks (0 to {num_tasks - 1}); choose the right set with --task-set, or "
-            "get a fresh copy of the file"
+            f"{num_tasks} tasks (0 to {num_tasks - 1}); get a fresh copy of the file"
         )
 
     def episodes_of(self, numbers: NDArray[np.int64], task: SourceTask) -> Episodes:
@@ -165,12 +165,18 @@ class Chunk:
         size = out[0].nbytes
         # one read for each run of consecutive episodes
         borders = np.flatnonzero(np.diff(numbers) != 1) + 1
-        with self.path.open("rb", buffering=0) as handle:
-            for part in np.split(np.arange(len(numbers)), borders):
-                handle.seek(field.offset + int(numbers[part[0]]) * size)
-                wanted = out[part[0] : part[-1] + 1]
-                if handle.readinto(wanted.data.cast("B")) != wanted.nbytes:
-                    raise UserError(f"{self.path} became shorter while it was read; restore it")
+        try:
+            with self.path.open("rb") as handle:
+                for part in np.split(np.arange(len(numbers)), borders):
+                    handle.seek(field.offset + int(numbers[part[0]]) * size)
+                    wanted = out[part[0] : part[-1] + 1]
+                    if handle.readinto(wanted.data.cast("B")) != wanted.nbytes:
+                        raise OSError(0, "it became shorter")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} can't be read any more ({error.strerror}); mend that and go on with "
+                "--resume"
+            ) from None
         return out
 
     def _load(self) -> dict[str, _Field]:
@@ -189,7 +195,7 @@ class Chunk:
                 f"{self.path} lacks the field{'s' if len(missing) > 1 else ''} "
                 f"{', '.join(missing)}; give TD-MPC2's chunk_*.pt files"
             )
-        self.ignored = sorted(str(name) for name in content if name not in _AXES)
+        self.ignored = sorted(clean(str(name)) for name in content if name not in _AXES)
         return {name: self._field(name, content[name]) for name in _AXES}
 
     def _field(self, name: str, value: Any) -> _Field:
@@ -205,7 +211,7 @@ class Chunk:
                 return _Field(place(self.path, value), tuple(value.shape), kinds[value.dtype])
             found = f"{value.dtype} {tuple(value.shape)}"
         else:
-            found = type(value).__name__
+            found = type(value).__name__.lstrip("_")
         raise UserError(
             f"{self.path}: field '{name}' must be {'integers' if name == 'task' else 'float32'} "
             f"with {_AXES[name]} axes, not {found}; give TD-MPC2's chunk_*.pt files"
@@ -235,11 +241,14 @@ def _make_td(kind: Any, state: Any) -> _TensorDict:
     return made
 
 
+# Seen in files of tensordict 0.0.3, 0.1.2, 0.2.1, 0.3.2, 0.4.0, 0.5.0, 0.6.2, 0.8.3, 0.9.1, 0.10.0,
+# 0.12.4, 0.14.3, 0.15.0 and 0.15.3, all of which were read.
 _STUBS: dict[str, Callable[..., Any]] = {
-    "tensordict.tensordict.TensorDict": _TensorDict,  # tensordict up to 0.2
+    "tensordict.tensordict.TensorDict": _TensorDict,  # up to 0.2
     "tensordict._td.TensorDict": _TensorDict,  # since 0.3
     "tensordict.utils._StringOnlyDict": dict,  # 0.2 to 0.4
-    "tensordict._reductions._make_td": _make_td,  # since 0.6
+    "tensordict._reductions._make_td": _make_td,  # since 0.5
+    "tensordict.utils._LockedSchema": tuple,  # since 0.13, of a locked TensorDict
 }
 
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pwm.errors import UserError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _ZIP_MAGIC = b"PK\x03\x04"
 # torch's magic number as a pickle of protocol 2: how its files began before they were zips
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# A file of tensors has a program of some kB, whatever the size of its tensors.
+_LONGEST_PROGRAM = 64 << 20
+_SAMPLE = 4096
 _REFUSED = re.compile(r"GLOBAL (.+?) (?:was not an allowed global|whose module )")
 
 
@@ -95,14 +98,16 @@ def place(path: str | Path, tensor: Tensor) -> int:
 
 def _record_places(path: Path) -> dict[int, int]:
     """First byte of each record's content -> its length."""
-    places = {}
     records = _check_records(path)
     with path.open("rb") as handle:
-        for record in records:
-            handle.seek(record.header_offset + 26)
-            name, extra = struct.unpack("<HH", handle.read(4))
-            places[record.header_offset + 30 + name + extra] = record.file_size
-    return places
+        return {_content(handle, record): record.file_size for record in records}
+
+
+def _content(handle: BinaryIO, record: zipfile.ZipInfo) -> int:
+    """First byte of a record's content, which its local header stands before."""
+    handle.seek(record.header_offset + 26)
+    name, extra = struct.unpack("<HH", handle.read(4))
+    return int(record.header_offset + 30 + name + extra)
 
 
 def _load(path: Path, stubs: Mapping[str, Callable[..., Any]], **options: Any) -> Any:
@@ -142,19 +147,27 @@ def is_mappable(path: str | Path) -> bool:
 def fingerprint(path: str | Path) -> str:
     """Short text that tells files of different content apart without reading them whole.
 
-    Made of the names, sizes and checksums that the zip archive lists for its records.
+    Made of the names, sizes and checksums that the zip archive lists for its records, and of the
+    beginning, middle and end of each: torch can be told to leave the checksums out.
 
     Raises:
         UserError: not a torch file of the zip kind, truncated or damaged.
     """
     import hashlib
 
-    # the archive's own folder is named for the file: the same content under another name is equal
-    listed = [
-        (record.filename.partition("/")[2], record.file_size, record.CRC)
-        for record in _check_records(_zipped(Path(path)))
-    ]
-    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
+    path = Path(path)
+    records = _check_records(_zipped(path))
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        for record in records:
+            # the archive's own folder is named for the file: a copy under another name is equal
+            name, size = record.filename.partition("/")[2], record.file_size
+            digest.update(repr((name, size, record.CRC)).encode())
+            begin = _content(handle, record)
+            for first in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
+                handle.seek(begin + max(0, first))
+                digest.update(handle.read(min(_SAMPLE, size)))
+    return digest.hexdigest()[:16]
 
 
 def _zipped(path: Path) -> Path:
@@ -186,21 +199,29 @@ def _check_records(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             records, end = archive.infolist(), archive.start_dir
-            marks = [r for r in records if r.filename.endswith("/byteorder") and r.file_size < 9]
-            orders = {archive.read(mark) for mark in marks}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError):
         raise UserError(f"{path} is truncated or damaged; download or copy it again") from None
     for record in records:
         inside = record.header_offset >= 0 and record.header_offset + record.file_size <= end
         if record.compress_type != zipfile.ZIP_STORED or not inside:
             raise UserError(
-                f"{path} is damaged or no torch file: record '{_clean(record.filename)}' is "
+                f"{path} is damaged or no torch file: record '{clean(record.filename)}' is "
                 "compressed or reaches past the end; download or copy it again"
             )
-    if orders - {b"little"}:
-        raise UserError(f"{path} comes from a big-endian machine; save it again on another")
-    if not any(record.filename.endswith("/data.pkl") for record in records):
+    programs = [record for record in records if record.filename.endswith("/data.pkl")]
+    if not programs:
         raise UserError(f"{path} is a zip archive but not a torch file; give one from torch.save")
+    if any(record.file_size > _LONGEST_PROGRAM for record in programs):
+        raise UserError(f"{path} holds more than tensors: its pickle is {programs[0].file_size} "
+                        "bytes long; give a file of tensors from torch.save")  # fmt: skip
+    with path.open("rb") as handle:
+        for record in records:
+            if record.filename.endswith("/byteorder"):
+                handle.seek(_content(handle, record))
+                if handle.read(min(record.file_size, 9)) != b"little":
+                    raise UserError(
+                        f"{path} comes from a big-endian machine; save it again on another"
+                    )
     return records
 
 
@@ -209,12 +230,12 @@ def _explain(path: Path, error: Exception) -> str:
     text = str(error)
     if found := _REFUSED.search(text):
         return (
-            f"{path} asks for '{_clean(found[1])}', which is not on the list of harmless classes; "
+            f"{path} asks for '{clean(found[1])}', which is not on the list of harmless classes; "
             "nothing was run; use only a file of the kind that this command takes"
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript program, not saved tensors; give a file from torch.save"
-    reason = _clean(text.strip().partition("\n")[0]) if len(text) < 200 else ""
+    reason = clean(text.strip().partition("\n")[0]) if len(text) < 200 else ""
     detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return f"{path} is damaged or not made of plain tensors ({detail}); get a fresh copy of it"
 
@@ -223,7 +244,7 @@ def _plain(name: Any) -> bool:
     return isinstance(name, str) and not name.startswith("__")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text from a file, fit for a terminal: no control characters, not long."""
     shown = "".join(c if c.isprintable() else "?" for c in text)
     return shown if len(shown) <= 120 else shown[:117] + "..."

@@ -84,4 +84,4 @@ class ProgressBar:
 
 def say(text: str) -> None:
     """A line for the person in front of the command; stdout stays free for results."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

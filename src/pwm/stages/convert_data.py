@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,15 +99,12 @@ def run(config: ConvertDataConfig) -> Path:
     _check_disk(out, plan, stored)
     if state is None:
         _check_values(plan)
-        out.mkdir(parents=True, exist_ok=True)
-        # a folder with dataset.json is a data set, however early a kill comes
-        write_json(out / "dataset.json", {"format": FORMAT})
-        write_json(out / "convert.json", {**plan.settings(), "complete": False})
-    done = plan.steps * sum(stored.values())
-    with ProgressBar("convert", plan.total_steps, done) as bar:
-        for task in plan.episodes:
-            _convert_task(out, plan, task, bar)
-    write_json(out / "convert.json", {**plan.settings(), "complete": True})
+    try:
+        _copy(out, plan, plan.steps * sum(stored.values()))
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"
+        ) from None
     episodes = plan.total_steps // plan.steps
     say(f"Data set {out}: {episodes} episodes, {plan.total_steps} steps of {len(plan.episodes)} "
         f"tasks. Next: pwm data info {out}, then pwm pretrain PRESET --data {out} --out RUN, or "
@@ -116,8 +114,11 @@ def run(config: ConvertDataConfig) -> Path:
 
 def _state(out: Path, resume: bool) -> dict[str, Any] | None:
     """convert.json of a conversion that is to go on; None for a new one. Writes nothing."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; choose a folder that does not exist")
+    existing = _existing(out)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(
+            f"--out {out}: {existing} is not a folder that can be written to; choose another --out"
+        )
     path = out / "convert.json"
     if not path.exists():
         # a kill before convert.json leaves no more than dataset.json
@@ -138,6 +139,11 @@ def _state(out: Path, resume: bool) -> dict[str, Any] | None:
             "go on with --resume, or delete it and convert again")  # fmt: skip
         raise UserError(f"--out {out} holds {found} conversion; {remedy}")
     return state
+
+
+def _existing(path: Path) -> Path:
+    """``path`` or the nearest of its parents that exists."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
 def _plan(config: ConvertDataConfig) -> Plan:
@@ -167,20 +173,20 @@ def _plan(config: ConvertDataConfig) -> Plan:
         limit = task_spec(id_).episode_length
         if limit is not None and plan.steps > limit:
             raise UserError(
-                f"{chunks[0].path}: {id_} has episodes of {limit} steps, not {plan.steps}; choose "
-                "the right set with --task-set"
+                f"{chunks[0].path}: {id_} has episodes of {limit} steps, not {plan.steps}; get a "
+                "fresh copy of the file, or leave the task out with --tasks"
             )
     return plan
 
 
 def _check_alike(chunks: Sequence[Chunk]) -> None:
     seen: dict[str, Chunk] = {}
+    first = chunks[0]
     for chunk in chunks:
-        shapes = [(c.steps, c.obs_dim, c.action_dim) for c in (chunks[0], chunk)]
-        if shapes[0] != shapes[1]:
+        if chunk.dims != first.dims:
             raise UserError(
-                f"{chunk.path} holds episodes of (steps, obs, action) {shapes[1]}, but "
-                f"{chunks[0].path} {shapes[0]}; convert them into data sets of their own"
+                f"{chunk.path} holds episodes of (steps, obs, action) {chunk.dims}, but "
+                f"{first.path} {first.dims}; convert them into data sets of their own"
             )
         other = seen.setdefault(chunk.fingerprint, chunk)
         if other is not chunk:
@@ -191,17 +197,23 @@ def _task_set(chunk: Chunk, given: str) -> str:
     """Name of the set whose padded dims are the file's."""
     if given and given not in TASK_SETS:
         raise UserError(f"--task-set is {' or '.join(TASK_SETS)}, not '{given}'")
-    dims = {}
+    dims, longest = {}, 0
     for name in TASK_SETS:
         specs = list_tasks(name)
         dims[max(s.obs_dim for s in specs), max(s.action_dim for s in specs)] = name
-    found = dims.get((chunk.obs_dim, chunk.action_dim))
+        longest = max(longest, *(s.episode_length or 0 for s in specs))
+    found = dims.get(chunk.dims[1:])
     if found is None or (given and found != given):
         known = ", ".join(f"{name}: {shape}" for shape, name in dims.items())
         raise UserError(
-            f"{chunk.path}: (obs, action) widths {(chunk.obs_dim, chunk.action_dim)} are not "
-            f"those of {given or 'a known task set'} ({known}); give files of that set"
+            f"{chunk.path}: (obs, action) widths {chunk.dims[1:]} are not those of "
+            f"{given or 'a known task set'} ({known}); give files of that set"
             + (f", or --task-set {found}" if found else "")
+        )
+    if chunk.steps > longest:
+        raise UserError(
+            f"{chunk.path} holds episodes of {chunk.steps} steps, but no task of {found} has more "
+            f"than {longest}; give TD-MPC2's chunk_*.pt files"
         )
     return found
 
@@ -233,8 +245,7 @@ def _stored(out: Path, plan: Plan) -> dict[str, int]:
 def _check_disk(out: Path, plan: Plan, stored: dict[str, int]) -> None:
     """Say how much disk the rest will take; UserError when there is less."""
     needed = sum(plan.bytes_of(id_, plan.count(id_) - stored.get(id_, 0)) for id_ in plan.episodes)
-    existing = next(p for p in (out, *out.absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(out)).free
     say(f"{out} needs {needed / 1e9:.2f} GB of disk{' more' if stored else ''}; "
         f"{free / 1e9:.1f} GB are free")  # fmt: skip
     if needed > free:
@@ -253,13 +264,24 @@ def _check_values(plan: Plan) -> None:
                     bar.advance(block.rewards.size, id_)
 
 
+def _copy(out: Path, plan: Plan, done: int) -> None:
+    """Write what is not stored yet; ``done`` counts the steps that are."""
+    out.mkdir(parents=True, exist_ok=True)
+    # a folder with dataset.json is a data set, however early a kill comes
+    write_json(out / "dataset.json", {"format": FORMAT})
+    write_json(out / "convert.json", {**plan.settings(), "complete": False})
+    with ProgressBar("convert", plan.total_steps, done) as bar:
+        for task in plan.episodes:
+            _convert_task(out, plan, task, bar)
+    write_json(out / "convert.json", {**plan.settings(), "complete": True})
+
+
 def _convert_task(out: Path, plan: Plan, id_: str, bar: ProgressBar) -> None:
     """Append what is not stored yet, in the order of the files."""
     spec = task_spec(id_)
     metadata: dict[str, Any] = {"source": f"tdmpc2 {plan.task_set}"}
     if spec.episode_length is not None and plan.steps < spec.episode_length:
-        # pieces of longer episodes: their returns are not those of an episode
-        metadata["windows_of"] = spec.episode_length
+        metadata["pieces_of"] = spec.episode_length
     writer = EpisodeWriter(
         out, id_, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
         episode_length=spec.episode_length, collector=COLLECTOR, metadata=metadata,

@@ -142,8 +142,11 @@ def _open_run(
     return RunFolder.create(config.out, "extract", config, **facts)
 
 
-def _data_returns(datasets: Sequence[EpisodeDataset], task: str) -> dict[str, float]:
+def _data_returns(datasets: Sequence[EpisodeDataset], task: str) -> dict[str, float] | None:
+    """Facts about the returns of the data; None when it holds pieces of episodes only."""
     returns = episode_returns(datasets, task)
+    if len(returns) == 0:
+        return None
     return {
         "episodes": len(returns),
         "mean": float(returns.mean()),
