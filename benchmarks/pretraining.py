@@ -10,7 +10,8 @@ from timing import ACTION_DIM, OBS_DIM, TASKS, measure, parser, random_model, re
 
 import torch  # isort: skip
 
-from pwm.stages.pretrain import PretrainConfig, make_optimizer, make_update  # isort: skip
+from pwm.stages.pretrain_config import PretrainConfig, training_of  # isort: skip
+from pwm.stages.world_model_trainer import WorldModelTrainer  # isort: skip
 
 
 def main() -> None:
@@ -19,13 +20,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     settings = PretrainConfig(horizon=options.horizon, compile=options.compile)
     model = random_model(options.size)
-    update = make_update(model, make_optimizer(model, settings), settings)
+    trainer = WorldModelTrainer(model, training_of(settings))
     h, b = options.horizon, options.batch
     batch = (
         torch.randn(h + 1, b, OBS_DIM), 2 * torch.rand(h, b, ACTION_DIM) - 1, torch.rand(h, b),
         torch.zeros(h, b), torch.randint(TASKS, (b,)),
     )  # fmt: skip
-    result = measure(lambda: update(*batch), options.repeats)
+    result = measure(lambda: trainer.update(1, *batch), options.repeats)
     report(options, world_model_update(model.config, b, h), result)
 
 

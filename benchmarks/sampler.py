@@ -16,12 +16,9 @@ import torch  # isort: skip
 
 from pwm.data import EpisodeDataset, EpisodeWriter, WindowSampler  # isort: skip
 from pwm.runtime import system  # isort: skip
-from pwm.stages.pretrain import (  # isort: skip
-    PretrainConfig,
-    make_optimizer,
-    make_update,
-    move,
-)
+from pwm.stages.pretrain import move  # isort: skip
+from pwm.stages.pretrain_config import PretrainConfig, training_of  # isort: skip
+from pwm.stages.world_model_trainer import WorldModelTrainer  # isort: skip
 
 STEPS = 500
 
@@ -50,7 +47,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     settings = PretrainConfig(horizon=options.horizon, compile=options.compile)
     model = random_model(options.size)
-    update = make_update(model, make_optimizer(model, settings), settings)
+    trainer = WorldModelTrainer(model, training_of(settings))
     with tempfile.TemporaryDirectory() as folder:
         data = random_data(folder, options.episodes)
         samplers = {
@@ -62,10 +59,10 @@ def main() -> None:
             for name, limit in (("memory", 1 << 40), ("disk", 0))
         }  # fmt: skip
         batch = move(samplers["memory"].sample(0), "cpu")
-        update(*batch)
+        trainer.update(1, *batch)
         times: dict[str, list[float]] = {"update": [], "memory": [], "disk": []}
         for repeat in range(options.repeats):
-            times["update"].append(seconds(lambda: update(*batch)))
+            times["update"].append(seconds(lambda: trainer.update(1, *batch)))
             for name, sampler in samplers.items():
                 times[name].append(seconds(lambda s=sampler, r=repeat: s.sample(r)))  # type: ignore[misc]
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "convert": "TD-MPC2's checkpoints and data files into run folders and data sets",
     "pretrain": "train a world model on data sets",
     "extract": "train a policy per task through a frozen world model",
+    "tdmpc2": "train TD-MPC2's planning agent of one task online",
     "evaluate": "run policies in the real environment",
     "report": "one HTML page from finished runs",
     "demo": "the whole road on three small tasks, within 10 minutes",
@@ -236,6 +237,15 @@ def _extract(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _tdmpc2(arguments: Sequence[str]) -> int:
+    from pwm.stages import tdmpc2
+
+    parser = _parser("tdmpc2")
+    add_fields(parser, tdmpc2.TDMPC2Config)
+    tdmpc2.run(parsed(tdmpc2.TDMPC2Config(), parser.parse_args(arguments)))
+    return 0
+
+
 def _evaluate(arguments: Sequence[str]) -> int:
     from pwm.stages import evaluate
 
@@ -284,6 +294,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "convert": _convert,
     "pretrain": _pretrain,
     "extract": _extract,
+    "tdmpc2": _tdmpc2,
     "evaluate": _evaluate,
     "report": _report,
     "demo": _demo,

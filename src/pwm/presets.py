@@ -1,29 +1,22 @@
 """Presets: functions that return complete stage configurations.
 
 Sizes are those of the models released by TD-MPC2 (arXiv 2310.16828, table 8), without the heads
-that PWM does not need.
+that PWM does not need; ``tdmpc2-*`` has them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pwm.errors import UserError, nearest
+from pwm.models.sizes import Q_HEADS, SIZES
 
 if TYPE_CHECKING:
     from pwm.stages.extract import ExtractConfig
     from pwm.stages.pretrain import PretrainConfig
-
-# name: task embedding, latent, hidden, encoder width, encoder hidden layers
-SIZES: dict[str, dict[str, Any]] = {
-    "1m": dict(latent_dim=128, hidden_dim=384, encoder_dim=256, encoder_layers=1),
-    "5m": dict(latent_dim=512, hidden_dim=512, encoder_dim=256, encoder_layers=1),
-    "19m": dict(latent_dim=768, hidden_dim=1024, encoder_dim=1024, encoder_layers=2),
-    "48m": dict(latent_dim=768, hidden_dim=1792, encoder_dim=1792, encoder_layers=3),
-    "317m": dict(latent_dim=1376, hidden_dim=4096, encoder_dim=4096, encoder_layers=4),
-}
 
 
 def mt30(size: str) -> PretrainConfig:
@@ -53,6 +46,15 @@ def single(size: str) -> PretrainConfig:
         **SIZES[size], task_dim=64, batch_size=256, updates=50_000, normalize_observations=True,
         short_fraction=0.75, decay_fraction=0.8,
     )  # fmt: skip
+
+
+def tdmpc2(base: Callable[[str], PretrainConfig], size: str) -> PretrainConfig:
+    """TD-MPC2's own training of ``base``'s tasks: Q heads and policy prior, horizon 3, rho 0.5.
+
+    ``--num-q`` on another preset adds both to a model of horizon 16 and rho 0.99, which then serves
+    planning and extraction.
+    """
+    return replace(base(size), horizon=3, rho=0.5, num_q=Q_HEADS[size], short_fraction=0.0)
 
 
 def debug() -> PretrainConfig:
@@ -90,6 +92,9 @@ PRETRAIN: dict[str, Callable[[], Any]] = {
     **{f"mt30-{size}": partial(mt30, size) for size in SIZES},
     **{f"mt80-{size}": partial(mt80, size) for size in SIZES},
     **{f"single-{size}": partial(single, size) for size in SIZES},
+    **{f"tdmpc2-mt30-{size}": partial(tdmpc2, mt30, size) for size in SIZES},
+    **{f"tdmpc2-mt80-{size}": partial(tdmpc2, mt80, size) for size in SIZES},
+    **{f"tdmpc2-single-{size}": partial(tdmpc2, single, size) for size in SIZES},
     "demo": demo,
     "debug": debug,
 }

@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pwm.models.world_model import WorldModel
 from pwm.stages.extract import ExtractConfig, trainer_config
-from pwm.stages.pretrain import PretrainConfig, make_optimizer, make_update
+from pwm.stages.pretrain_config import PretrainConfig, training_of
 from pwm.stages.trainer import PolicyTrainer
+from pwm.stages.world_model_trainer import WorldModelTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import flops  # noqa: E402
@@ -48,10 +49,10 @@ def test_extraction_computes_no_unneeded_gradient():
 def test_world_model_update():
     settings = PretrainConfig(horizon=HORIZON)
     model = WorldModel(config())
-    update = make_update(model, make_optimizer(model, settings), settings)
+    trainer = WorldModelTrainer(model, training_of(settings))
     batch = (
         torch.randn(HORIZON + 1, BATCH, 5), torch.rand(HORIZON, BATCH, 2),
         torch.rand(HORIZON, BATCH), torch.zeros(HORIZON, BATCH), torch.randint(2, (BATCH,)),
     )  # fmt: skip
     needed = flops.world_model_update(model.config, BATCH, HORIZON)
-    assert counted(lambda: update(*batch)) == pytest.approx(needed, rel=0.02)
+    assert counted(lambda: trainer.update(1, *batch)) == pytest.approx(needed, rel=0.02)

@@ -6,12 +6,14 @@ heads, D latent, A action. Random numbers come in as arguments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pwm.algorithms.planner import planning_discount
+from pwm.algorithms.world_model import WorldModelLossConfig, step_losses, step_weights
 from pwm.models.two_hot import two_hot_cross_entropy
 from pwm.models.world_model import WorldModel
 
@@ -22,27 +24,27 @@ class ValueConfig:
 
     value: float = 0.1
     entropy: float = 1e-4
-    rho: float = 0.5
     target_rate: float = 0.01
 
 
 @dataclass
 class ValueNoise:
-    """Random numbers of one update: standard normal [H, B, A] for TD targets and [H+1, B, A] for the
-    prior's update, and two pairs of Q heads [2] each."""
+    """Random numbers of one update: standard normal ``target`` [H, B, A] for the TD targets and
+    ``prior`` [H+1, B, A] for the prior's update, and which two Q heads each of them asks."""
 
     target: Tensor
     prior: Tensor
-    target_pair: Tensor
-    prior_pair: Tensor
+    target_pair: Sequence[int]
+    prior_pair: Sequence[int]
 
     @staticmethod
     def draw(
-        steps: int, batch: int, action_dim: int, num_q: int, generator: torch.Generator, device: str
-    ) -> ValueNoise:
-        """Draw from a CPU generator."""
+        steps: int, batch: int, action_dim: int, num_q: int, generator: torch.Generator,
+        device: str = "cpu",
+    ) -> ValueNoise:  # fmt: skip
+        """Draw from a CPU generator, so that a seed gives the same update on every device."""
+        pairs = [torch.randperm(num_q, generator=generator)[:2].tolist() for _ in range(2)]
         both = torch.randn(2 * steps + 1, batch, action_dim, generator=generator).to(device)
-        pairs = [torch.randperm(num_q, generator=generator)[:2].to(device) for _ in range(2)]
         return ValueNoise(both[:steps], both[steps:], *pairs)
 
 
@@ -60,16 +62,49 @@ class ValueScale(nn.Module):
     @torch.no_grad()
     def update(self, q: Tensor) -> None:
         """Take in values of any shape."""
-        levels = q.new_tensor([0.05, 0.95])
-        low, high = torch.quantile(q.detach().flatten(), levels)
+        low, high = torch.quantile(q.detach().flatten(), q.new_tensor([0.05, 0.95]))
         self.value.lerp_((high - low).clamp(min=1.0), self.rate)
 
 
-def discounts(model: WorldModel) -> Tensor:
-    """[tasks] discount of each task by its episode length."""
-    lengths = model.config.episode_lengths
-    device = model.action_masks.device
-    return torch.tensor([planning_discount(length) for length in lengths], device=device)
+def discounts(episode_lengths: Sequence[int | None]) -> Tensor:
+    """[tasks] discount of each task by its episode length in agent steps."""
+    return torch.tensor([planning_discount(length) for length in episode_lengths])
+
+
+def joint_loss(
+    model: WorldModel,
+    first: Tensor,
+    encoded: Tensor,
+    actions: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+    task: Tensor,
+    targets: Tensor,
+    config: WorldModelLossConfig,
+    value_weight: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """World-model loss with TD-MPC2's value term (arXiv 2310.16828, eq. 3):
+
+        L = 1/H sum_t rho^t [... + c_v mean_k CE(Q_k(z_t, a_t), target_t)]
+
+    Args:
+        first: [B, O] observations 0; encoded: [H, B, D] latents of the observations 1..H.
+        actions: [H, B, A]; rewards, terminated: [H, B]; task: [B].
+        targets: [H, B] of :func:`td_targets`.
+
+    Returns:
+        Scalar loss, the rollout's latents [H+1, B, D] (for :func:`prior_loss`), metric tensors.
+    """
+    total, latents, joint, metrics = step_losses(
+        model, first, encoded, actions, rewards, terminated, task, config
+    )
+    value = value_loss(model, joint, targets)
+    weights = step_weights(config, total)
+    loss = (weights * (total + value_weight * value)).mean()
+    metrics["value_loss"] = (weights * value).mean().detach()
+    metrics["td_target_mean"] = targets.mean()
+    metrics["loss"] = loss.detach()
+    return loss, latents, metrics
 
 
 @torch.no_grad()
@@ -82,13 +117,10 @@ def td_targets(
     gamma: Tensor,
     noise: ValueNoise,
 ) -> Tensor:
-    """r + gamma (1 - terminated) min of two random target heads at the prior's action.
+    """r + gamma (1 - terminated) min of two random target heads at the prior's action, [H, B].
 
     Args:
         next_latents: [H, B, D] encoded next observations; rewards, terminated: [H, B]; gamma: [B].
-
-    Returns:
-        [H, B]
     """
     assert model.target_q_heads is not None
     action = model.prior(next_latents, task, noise.target)
@@ -98,10 +130,10 @@ def td_targets(
 
 
 def value_loss(model: WorldModel, joint: Tensor, targets: Tensor) -> Tensor:
-    """[H] cross-entropy of every Q head with its targets, averaged over heads and batch.
+    """[H] cross-entropy of every Q head with its targets, mean over heads and batch.
 
     Args:
-        joint: [H, B, D+E+A] inputs of the heads; targets: [H, B].
+        joint: [H, B, D+E+A] input of the heads; targets: [H, B].
     """
     assert model.q_heads is not None
     c = model.config
@@ -118,14 +150,18 @@ def prior_loss(
     task: Tensor,
     noise: ValueNoise,
     scale: ValueScale,
-    config: ValueConfig,
+    rho: float,
+    entropy_weight: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the policy prior on the latents of a rollout; Q heads take part as functions.
 
-        - mean_t rho^t [Q(z_t, a) / scale + entropy_weight * entropy],   a ~ prior(z_t)
+        L = - mean_t rho^t [Q(z_t, a) / scale + entropy_weight * A * entropy],   a ~ prior(z_t)
+
+    Q is the mean of two random heads. The entropy counts once for each of the task's A real
+    actions, as in TD-MPC2's code.
 
     Args:
-        latents: [H+1, B, D], detached by this function.
+        latents: [H+1, B, D], whose gradient is not wanted.
 
     Returns:
         Scalar loss and scalar metric tensors.
@@ -136,27 +172,30 @@ def prior_loss(
     joint = model.join(latents, task, sample.action)
     q = _two_values(model, model.q_heads, joint, noise.prior_pair).mean(0)
     scale.update(q[0])
-    objective = q / scale.value + config.entropy * sample.entropy
-    weights = config.rho ** torch.arange(len(latents), device=q.device, dtype=q.dtype)
+    single = model.embedding is None
+    actions = model.action_masks[0].sum() if single else model.action_masks[task].sum(-1)
+    objective = q / scale.value + entropy_weight * actions * sample.entropy
+    weights = rho ** torch.arange(len(latents), device=q.device, dtype=q.dtype)
     loss = -(weights * objective.mean(1)).mean()
     return loss, {
         "prior_loss": loss.detach(),
         "prior_entropy": sample.entropy.mean().detach(),
         "q_mean": q.mean().detach(),
-        "q_scale": scale.value.detach().clone(),
+        "q_scale": scale.value.clone(),
     }
 
 
 def _two_values(
-    model: WorldModel, heads: nn.ModuleList, joint: Tensor, pair: Tensor
+    model: WorldModel, heads: nn.ModuleList, joint: Tensor, pair: Sequence[int]
 ) -> Tensor:
     """[2, ...] decoded values of the two heads in ``pair``; the others are not evaluated."""
-    return torch.stack([model.decode_reward(heads[index](joint)) for index in pair.tolist()])
+    return torch.stack([model.decode_reward(heads[index](joint)) for index in pair])
 
 
 @torch.no_grad()
 def update_targets(model: WorldModel, rate: float) -> None:
     """Move the target heads a step of ``rate`` towards the Q heads."""
     assert model.q_heads is not None and model.target_q_heads is not None
-    targets, heads = list(model.target_q_heads.parameters()), list(model.q_heads.parameters())
+    targets: list[Tensor] = list(model.target_q_heads.parameters())
+    heads: list[Tensor] = list(model.q_heads.parameters())
     torch._foreach_lerp_(targets, heads, rate)

@@ -37,6 +37,59 @@ def rollout_latents(model: WorldModel, z0: Tensor, actions: Tensor, task: Tensor
     return torch.stack(latents)
 
 
+def step_losses(
+    model: WorldModel,
+    first: Tensor,
+    encoded: Tensor,
+    actions: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+    task: Tensor,
+    config: WorldModelLossConfig,
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """The loss terms at each step of an open-loop rollout.
+
+    Windows never cross an episode's end, so only their last step can be terminal and nothing has
+    to be masked.
+
+    Args:
+        first: [B, O] observations 0; encoded: [H, B, D] latents of the observations 1..H.
+
+    Returns:
+        Weighted sum of the terms [H]; the rollout's latents [H+1, B, D]; the heads' input
+        [H, B, D+E+A] at every step; the terms' means over rho^t as metrics.
+    """
+    latents = rollout_latents(model, model.encode(first, task), actions, task)
+    joint = model.join(latents[:-1], task, actions)
+    weights = step_weights(config, rewards)
+    c = model.config
+    consistency = F.mse_loss(latents[1:], encoded, reduction="none").mean((1, 2))
+    logits = model.reward_head(joint)
+    reward = two_hot_cross_entropy(logits, rewards, c.bin_low, c.bin_high).mean(1)
+    total = config.consistency * consistency + config.reward * reward
+    metrics = {
+        "consistency_loss": (weights * consistency).mean().detach(),
+        "reward_loss": (weights * reward).mean().detach(),
+    }
+    if model.termination_head is not None:
+        ends = model.termination_head(joint).squeeze(-1)
+        ending = F.binary_cross_entropy_with_logits(ends, terminated, reduction="none").mean(1)
+        total = total + config.termination * ending
+        metrics["termination_loss"] = (weights * ending).mean().detach()
+    return total, latents, joint, metrics
+
+
+def step_weights(config: WorldModelLossConfig, like: Tensor) -> Tensor:
+    """rho^t for each of the steps that ``like`` [H, ...] has: [H]."""
+    return config.rho ** torch.arange(len(like), device=like.device, dtype=like.dtype)
+
+
+@torch.no_grad()
+def encode_next(model: WorldModel, observations: Tensor, task: Tensor) -> Tensor:
+    """[H, B, D] latents sg E(s_{t+1}) of the observations [H+1, B, O] after the first."""
+    return model.encode(observations[1:], task)
+
+
 def world_model_loss(
     model: WorldModel,
     observations: Tensor,
@@ -50,36 +103,17 @@ def world_model_loss(
 
         L = 1/H sum_t rho^t [c_d mean ||z_{t+1} - sg E(s_{t+1})||^2 + c_r CE(R(z_t, a_t), r_t)]
 
-    Windows never cross an episode's end, so only their last step can be terminal and nothing has
-    to be masked.
-
     Args:
         observations: [H+1, B, O]; actions: [H, B, A]; rewards, terminated: [H, B]; task: [B].
 
     Returns:
         Scalar loss and scalar metric tensors (no host synchronisation).
     """
-    steps = actions.shape[0]
-    with torch.no_grad():
-        targets = model.encode(observations[1:], task)
-    latents = rollout_latents(model, model.encode(observations[0], task), actions, task)
-    weights = config.rho ** torch.arange(steps, device=actions.device, dtype=actions.dtype)
-    joint = model.join(latents[:-1], task, actions)
-    c = model.config
-    consistency = F.mse_loss(latents[1:], targets, reduction="none").mean((1, 2))
-    logits = model.reward_head(joint)
-    reward = two_hot_cross_entropy(logits, rewards, c.bin_low, c.bin_high).mean(1)
-    total = config.consistency * consistency + config.reward * reward
-    metrics = {
-        "consistency_loss": (weights * consistency).mean().detach(),
-        "reward_loss": (weights * reward).mean().detach(),
-    }
-    if model.termination_head is not None:
-        ends = model.termination_head(joint).squeeze(-1)
-        ending = F.binary_cross_entropy_with_logits(ends, terminated, reduction="none").mean(1)
-        total = total + config.termination * ending
-        metrics["termination_loss"] = (weights * ending).mean().detach()
-    loss = (weights * total).mean()
+    encoded = encode_next(model, observations, task)
+    total, _, _, metrics = step_losses(
+        model, observations[0], encoded, actions, rewards, terminated, task, config
+    )
+    loss = (step_weights(config, total) * total).mean()
     metrics["loss"] = loss.detach()
     return loss, metrics
 

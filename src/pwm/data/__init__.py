@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         observation_moments,
         open_datasets,
     )
+    from pwm.data.replay import Replay
     from pwm.data.sampler import Batch, StateSampler, WindowSampler
     from pwm.data.writer import EpisodeWriter
 
@@ -21,6 +22,7 @@ _HOMES = {
     "Batch": "sampler",
     "EpisodeDataset": "dataset",
     "EpisodeWriter": "writer",
+    "Replay": "replay",
     "StateSampler": "sampler",
     "TaskData": "dataset",
     "WindowSampler": "sampler",
@@ -34,6 +36,7 @@ __all__ = [
     "Batch",
     "EpisodeDataset",
     "EpisodeWriter",
+    "Replay",
     "StateSampler",
     "TaskData",
     "WindowSampler",

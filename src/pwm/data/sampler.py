@@ -119,7 +119,7 @@ class WindowSampler:
 
     def sample(self, step: int) -> Batch:
         """The batch of ``step``."""
-        generator = _generator(self._key, step)
+        generator = counted_generator(self._key, step)
         part, window = self._draw(generator)
         h, b = self.horizon, self.batch_size
         observations = np.zeros((h + 1, b, self.obs_dim), np.float32)
@@ -180,7 +180,7 @@ class StateSampler:
 
     def sample(self, step: int) -> Tensor:
         """[B, obs_dim] zero-padded observations of ``step``."""
-        flat = _generator(self._key, step).integers(self._ends[-1], size=self.batch_size)
+        flat = counted_generator(self._key, step).integers(self._ends[-1], size=self.batch_size)
         out = np.zeros((self.batch_size, self.obs_dim), np.float32)
         part = np.searchsorted(self._ends, flat, side="right")
         for number in np.unique(part):
@@ -242,6 +242,6 @@ def _split(
     return np.split(chosen, np.cumsum([task.num_episodes for task in tasks])[:-1])
 
 
-def _generator(key: list[int], step: int) -> np.random.Generator:
+def counted_generator(key: list[int], step: int) -> np.random.Generator:
     """Counter-based generator: the step is the counter, so nothing has to be remembered."""
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))

@@ -97,17 +97,16 @@ def world_model_agent(model: WorldModel, task: str, config: AgentConfig) -> Agen
             return frozen.prior(frozen.encode(obs), None)[:, :width].cpu().numpy()
 
         return Agent(task, width, lambda count: act)
-    gamma = planning_discount(model.config.episode_lengths[index])
-    return Agent(task, width, lambda count: PlanningAct(frozen, count, width, gamma, config).act)
+    return Agent(task, width, lambda count: PlanningAct(frozen, count, config).act)
 
 
 class PlanningAct:
     """Plans for ``count`` environments together, each going on from its own last plan."""
 
-    def __init__(
-        self, model: PlanningModel, count: int, width: int, gamma: float, config: AgentConfig
-    ):
-        self.model, self.width, self.gamma, self.config = model, width, gamma, config
+    def __init__(self, model: PlanningModel, count: int, config: AgentConfig):
+        self.model, self.config = model, config
+        self.width = model.config.action_dims[model.task]
+        self.gamma = planning_discount(model.config.episode_lengths[model.task])
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "planner"))
         actions = model.action_mask.shape[0]
         self.mean = torch.zeros(config.planner.horizon, count, actions, device=config.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,8 @@ from pwm.models.pretrained import slug
 from pwm.runtime.files import read_json, write_json
 from pwm.runtime.progress import ProgressBar, say
 from pwm.seeding import stream_seed
+from pwm.stages.recording import Store, VectorRecorder
 from pwm.stages.rollout import Act, random_actions
-
-Store = Callable[[NDArray, NDArray, NDArray, bool, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -118,45 +116,25 @@ def collect_vectorised(
     """
     limit = spec.episode_length
     num_envs = max(1, min(num_envs, -(-steps // limit) if limit else num_envs))
-    limit = limit or steps
     envs = make_vec(spec.id, num_envs, seed=seed)
-    columns = np.arange(num_envs)
-    observations = np.zeros((limit + 1, num_envs, spec.obs_dim), np.float32)
-    actions = np.zeros((limit, num_envs, spec.action_dim), np.float32)
-    rewards = np.zeros((limit, num_envs), np.float32)
-    counts = np.zeros(num_envs, np.int64)
-    active = np.ones(num_envs, bool)
     stored = 0
+
+    def count(*episode: Any) -> None:
+        nonlocal stored
+        store(*episode)
+        stored += len(episode[2])
+
     try:
         current, _ = envs.reset(seed=seed)
-        observations[0] = current
-        while active.any():
+        recorder = VectorRecorder(spec, limit or steps, current, count)
+        while recorder.active.any():
             chosen = np.asarray(act(current), np.float32)
-            current, reward, terminated, truncated, info = envs.step(chosen)
-            actions[counts, columns], rewards[counts, columns] = chosen, reward
-            counts += 1
-            reset = terminated | truncated
-            observations[counts, columns] = current
-            ended = reset | (counts == limit)
-            for i in np.flatnonzero(ended & active).tolist():
-                if reset[i]:
-                    observations[counts[i], i] = info["final_obs"][i]
-                n = counts[i]
-                store(observations[: n + 1, i], actions[:n, i], rewards[:n, i],
-                      bool(terminated[i]), _success(info, i))  # fmt: skip
-                stored += int(n)
-            if ended.any():
-                counts[ended] = 0
-                observations[0, ended] = current[ended]
-                if stored >= steps:
-                    active &= ~ended
+            current, *outcome = envs.step(chosen)
+            ended = recorder.add(chosen, current, *outcome)
+            if stored >= steps:
+                recorder.active &= ~ended
     finally:
         envs.close()
-
-
-def _success(info: dict[str, Any], index: int) -> float | None:
-    values = info.get("final_info", info).get("success")
-    return None if values is None else float(values[index])
 
 
 def _check(config: CollectConfig) -> None:

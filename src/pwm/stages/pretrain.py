@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pwm.algorithms.world_model import WorldModelLossConfig, open_loop_errors, world_model_loss
+from pwm.algorithms.world_model import open_loop_errors
 from pwm.data import (
     Batch,
     EpisodeDataset,
@@ -22,7 +21,7 @@ from pwm.errors import UserError
 from pwm.models.world_model import WorldModel, WorldModelConfig
 from pwm.runtime.metrics import MetricsWriter, drop_after
 from pwm.runtime.progress import ProgressBar, say
-from pwm.runtime.run_folder import RunFolder, checkpoint_steps, load_state, plain, save_checkpoint
+from pwm.runtime.run_folder import RunFolder, checkpoint_steps, plain, save_checkpoint
 from pwm.runtime.system import resolve_device
 from pwm.seeding import stream_seed
 from pwm.stages.pretrain_config import (
@@ -31,9 +30,11 @@ from pwm.stages.pretrain_config import (
     horizon_at,
     learning_rate_at,
     model_config_for,
+    training_of,
 )
+from pwm.stages.world_model_trainer import WorldModelTrainer
 
-__all__ = ["PretrainConfig", "make_optimizer", "make_update", "move", "run"]
+__all__ = ["PretrainConfig", "move", "run"]
 
 # Settings that don't change the result, so that a resumed run may have others.
 FREE_ON_RESUME = ("log_every", "checkpoint_every", "device", "compile")
@@ -64,14 +65,14 @@ def run(config: PretrainConfig) -> RunFolder:
             mean, std = (torch.from_numpy(x) for x in observation_moments(datasets, task))
             model.set_observation_moments(index, mean, std)
     model = model.to(device)
-    optimizer = make_optimizer(model, config)
-    run_folder, start = _open_run(config, model, optimizer)
+    trainer = WorldModelTrainer(model, training_of(config), device)
+    run_folder, start = _open_run(config, trainer)
     say(
         f"World model: {model.num_parameters():,} parameters, {len(model_config.tasks)} task(s), "
         f"{config.updates} updates of {config.batch_size} windows on {device}"
     )
     begin = time.monotonic()
-    _train(config, run_folder, model, optimizer, samplers, start, device)
+    _train(config, run_folder, trainer, samplers, start)
     run_folder.finish(
         wall_seconds=time.monotonic() - begin, updates=config.updates, resumed=config.resume
     )
@@ -80,18 +81,6 @@ def run(config: PretrainConfig) -> RunFolder:
         f"--data {config.data[0]} --out POLICY_RUN"
     )
     return run_folder
-
-
-def make_optimizer(model: WorldModel, config: PretrainConfig) -> torch.optim.Adam:
-    """Adam over all weights (the task embedding too), the encoder at its own rate."""
-    encoder = list(model.encoder.parameters())
-    known = {id(p) for p in encoder}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    groups = [
-        {"params": rest, "scale": 1.0},
-        {"params": encoder, "scale": config.encoder_lr_scale},
-    ]
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
 
 def _samplers(
@@ -107,10 +96,9 @@ def _samplers(
     return train, make(batch_size=config.eval_batch_size, stream="holdout", split="holdout")
 
 
-def _open_run(
-    config: PretrainConfig, model: WorldModel, optimizer: torch.optim.Optimizer
-) -> tuple[RunFolder, int]:
+def _open_run(config: PretrainConfig, trainer: WorldModelTrainer) -> tuple[RunFolder, int]:
     """New run folder at step 0, or the resumed one with its state loaded."""
+    model = trainer.model
     if not config.resume:
         facts = {"model": model.config.to_dict(), "parameters": model.num_parameters()}
         return RunFolder.create(config.out, "pretrain", config, **facts), 0
@@ -121,76 +109,39 @@ def _open_run(
     steps = checkpoint_steps(run_folder.checkpoints)
     start = steps[-1] if steps else 0
     if start:
-        load_training_state(run_folder, start, model, optimizer)
+        trainer.load(run_folder.checkpoints, start)
     drop_after(run_folder.metrics_path, start)
     say(f"Resuming {config.out} at update {start}")
     return run_folder, start
 
 
-def load_training_state(
-    run_folder: RunFolder, step: int, model: WorldModel, optimizer: torch.optim.Optimizer
-) -> None:
-    """Weights and optimizer exactly as they were at ``step``."""
-    from pwm.models.pretrained import load_into
-    from pwm.runtime.run_folder import checkpoint_path
-
-    source = checkpoint_path(run_folder.checkpoints, step)
-    load_into(model, source / "world_model.safetensors")
-    optimizer.load_state_dict(load_state(source / "state.pt")["optimizer"])
-
-
 def _train(
     config: PretrainConfig,
     run_folder: RunFolder,
-    model: WorldModel,
-    optimizer: torch.optim.Optimizer,
+    trainer: WorldModelTrainer,
     samplers: tuple[WindowSampler, WindowSampler],
     start: int,
-    device: str,
 ) -> None:
     train, holdout = samplers
-    update = make_update(model, optimizer, config)
     writer = MetricsWriter(run_folder.metrics_path)
     # one counter for the whole run: the first updates are as visible as the last
     with ProgressBar("pretrain", config.updates, start) as bar:
         for step in range(start + 1, config.updates + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(config, step - 1) * group["scale"]
+            trainer.set_learning_rate(learning_rate_at(config, step - 1))
             batch = shortened(train.sample(step), horizon_at(config, step))
-            metrics = update(*move(batch, device))
+            metrics = trainer.update(step, *move(batch, trainer.device))
             status = None
             if step % config.log_every == 0 or step in (1, config.updates):
                 status = _log(writer, step, metrics, bar.rate(), run_folder)
             if step % config.eval_every == 0 or step == config.updates:
                 # always the same windows: differences are the model's
-                held_out = move(holdout.sample(0), device)
-                writer.write(step, _evaluate(model, held_out), kind="evaluation")
+                held_out = move(holdout.sample(0), trainer.device)
+                writer.write(step, _evaluate(trainer.model, held_out), kind="evaluation")
             if step % config.checkpoint_every == 0 or step == config.updates:
                 _require_finite(metrics, step, run_folder)
-                state = {"optimizer": optimizer.state_dict(), "step": step}
-                weights = {"world_model": model.state_dict()}
-                save_checkpoint(run_folder.checkpoints, step, weights, state)
+                save_checkpoint(run_folder.checkpoints, step, trainer.weights(), trainer.state())
             bar.advance(1, status)
     writer.close()
-
-
-def make_update(model: WorldModel, optimizer: torch.optim.Optimizer, config: PretrainConfig) -> Any:
-    """One optimisation step as a function of a batch; returns metric tensors, never syncs."""
-    loss_config = WorldModelLossConfig(
-        config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
-    )
-    loss_function: Any = torch.compile(world_model_loss) if config.compile else world_model_loss
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def update(*batch: Tensor) -> dict[str, Tensor]:
-        loss, metrics = loss_function(model, *batch, loss_config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-        optimizer.step()
-        return {**metrics, "grad_norm": norm.detach()}
-
-    return update
 
 
 def shortened(batch: Batch, steps: int) -> Batch:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pwm.algorithms.tdmpc2 import ValueConfig
+from pwm.algorithms.world_model import WorldModelLossConfig
 from pwm.data import EpisodeDataset
 from pwm.errors import UserError, nearest
 from pwm.models.world_model import WorldModelConfig, config_for_tasks
+from pwm.stages.world_model_trainer import WorldModelTraining
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class PretrainConfig:
 
     The first ``short_fraction`` of the updates use windows of ``short_horizon`` steps, which cost
     that much less; see docs/pretraining.md for what it brings.
+
+    With ``num_q`` Q heads (TD-MPC2 has 5) the model also learns them and a policy prior, by
+    TD-MPC2's full loss: what planning needs. 0 trains neither, which PWM does without.
     """
 
     data: tuple[str, ...] = ()
@@ -29,6 +35,7 @@ class PretrainConfig:
     encoder_dim: int = 256
     encoder_layers: int = 1
     normalize_observations: bool = False
+    num_q: int = 0
     # optimisation
     updates: int = 100_000
     batch_size: int = 1024
@@ -39,6 +46,9 @@ class PretrainConfig:
     consistency_weight: float = 20.0
     reward_weight: float = 0.1
     termination_weight: float = 1.0
+    value_weight: float = 0.1
+    prior_entropy: float = 1e-4
+    target_rate: float = 0.01
     learning_rate: float = 3e-4
     encoder_lr_scale: float = 0.3
     decay_fraction: float = 0.0
@@ -62,6 +72,18 @@ def learning_rate_at(config: PretrainConfig, step: int) -> float:
     return config.learning_rate * max(left, 0.02)
 
 
+def training_of(config: PretrainConfig) -> WorldModelTraining:
+    """The part of the stage's settings that concerns the updates."""
+    return WorldModelTraining(
+        loss=WorldModelLossConfig(
+            config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
+        ),
+        values=ValueConfig(config.value_weight, config.prior_entropy, config.target_rate),
+        learning_rate=config.learning_rate, encoder_lr_scale=config.encoder_lr_scale,
+        gradient_clip=config.gradient_clip, seed=config.seed, compile=config.compile,
+    )  # fmt: skip
+
+
 def horizon_at(config: PretrainConfig, step: int) -> int:
     """Steps of the windows of update ``step``, counted from 1."""
     return (
@@ -79,7 +101,9 @@ def check(config: PretrainConfig) -> None:
                  "checkpoint_every"):  # fmt: skip
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if config.short_horizon > config.horizon:
+    if config.num_q < 0 or config.num_q == 1:
+        raise UserError("--num-q is 0 (no planning) or at least 2; TD-MPC2 has 5")
+    if config.short_fraction and config.short_horizon > config.horizon:
         raise UserError(
             f"--short-horizon {config.short_horizon} is longer than --horizon {config.horizon}"
         )
@@ -113,4 +137,6 @@ def model_config_for(
         sizes,
         termination=ends,
         normalize_observations=config.normalize_observations,
+        num_q=config.num_q,
+        policy_prior=config.num_q > 0,
     )
