@@ -218,12 +218,10 @@ class Chunk:
         )
 
 
-def blocks(
-    chunk: Chunk, numbers: NDArray[np.int64], task: SourceTask, block_bytes: int = _BLOCK_BYTES
-) -> Iterator[Episodes]:
-    """Episodes ``numbers`` of ``task``, in that order, so many at a time as fit ``block_bytes``."""
+def blocks(chunk: Chunk, numbers: NDArray[np.int64], task: SourceTask) -> Iterator[Episodes]:
+    """Episodes ``numbers`` of ``task``, in that order, so many at a time as fit a block."""
     row = 4 * (chunk.obs_dim + chunk.action_dim + 1)
-    size = max(1, block_bytes // (row * (chunk.steps + 1)))
+    size = max(1, _BLOCK_BYTES // (row * (chunk.steps + 1)))
     for begin in range(0, len(numbers), size):
         yield chunk.episodes_of(numbers[begin : begin + size], task)
 

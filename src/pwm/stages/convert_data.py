@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pwm.data import EpisodeDataset, EpisodeWriter
-from pwm.data.layout import FORMAT, INDEX_DTYPE, columns, row_bytes
-from pwm.data.tdmpc2 import Chunk, blocks, expand
-from pwm.envs import TaskSpec, list_tasks, task_spec
+from pwm.data.layout import FORMAT
+from pwm.data.tdmpc2 import blocks
+from pwm.envs import task_spec
 from pwm.errors import UserError
 from pwm.runtime.files import read_json, write_json
 from pwm.runtime.progress import ProgressBar, say
+from pwm.stages.convert_plan import Plan, make_plan
 
-TASK_SETS = ("mt30", "mt80")
 COLLECTOR = "tdmpc2"
 # Which episodes these were drawn from is not in the files.
 _UNKNOWN_SEED = -1
@@ -43,37 +38,6 @@ class ConvertDataConfig:
     resume: bool = False
 
 
-@dataclass
-class Plan:
-    """What is to be copied: the episodes of each task in each file, in order."""
-
-    chunks: list[Chunk]
-    task_set: str
-    episodes: dict[str, list[NDArray[np.int64]]]
-
-    @property
-    def steps(self) -> int:
-        """Steps of an episode."""
-        return self.chunks[0].steps
-
-    def count(self, task: str) -> int:
-        return sum(len(numbers) for numbers in self.episodes[task])
-
-    @cached_property
-    def total_steps(self) -> int:
-        return self.steps * sum(self.count(task) for task in self.episodes)
-
-    def bytes_of(self, task: str, episodes: int) -> int:
-        spec = task_spec(task)
-        row = sum(row_bytes(*c) for c in columns(spec.obs_dim, spec.action_dim).values())
-        return episodes * ((self.steps + 1) * row + INDEX_DTYPE.itemsize)
-
-    def settings(self) -> dict[str, Any]:
-        """What must be the same to resume."""
-        files = [{"name": c.path.name, "fingerprint": c.fingerprint} for c in self.chunks]
-        return {"task_set": self.task_set, "tasks": list(self.episodes), "files": files}
-
-
 def run(config: ConvertDataConfig) -> Path:
     """Convert ``files`` into the data set ``out`` and return its path.
 
@@ -89,14 +53,14 @@ def run(config: ConvertDataConfig) -> Path:
         raise UserError("name the files to convert and a folder for the data set with --out DIR")
     out = Path(config.out)
     state = _state(out, config.resume)
-    plan = _plan(config)
+    plan = make_plan(config.files, config.tasks, config.task_set)
     if state is not None and {**state, "complete": False} != {**plan.settings(), "complete": False}:
         raise UserError(
             f"{out / 'convert.json'} was made from other files, tasks or another order; resume "
             "with the same ones, or choose another --out"
         )
     stored = _stored(out, plan) if state is not None else {}
-    _check_disk(out, plan, stored)
+    _announce(plan, _check_disk(out, plan, stored))
     if state is None:
         _check_values(plan)
     try:
@@ -146,87 +110,6 @@ def _existing(path: Path) -> Path:
     return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
-def _plan(config: ConvertDataConfig) -> Plan:
-    """Open all files and sort their episodes by task."""
-    chunks = [Chunk(path) for path in expand(config.files)]
-    _check_alike(chunks)
-    task_set = _task_set(chunks[0], config.task_set)
-    specs = list_tasks(task_set)
-    wanted = _wanted(config.tasks, specs, task_set)
-    say(f"{len(chunks)} files, {sum(c.episodes for c in chunks)} episodes of {chunks[0].steps} "
-        f"steps, tasks of {task_set}")  # fmt: skip
-    for chunk in chunks:
-        if chunk.ignored:
-            say(f"{chunk.path}: not converted: the fields {', '.join(chunk.ignored)}")
-    indices = [chunk.task_indices(len(specs), task_set) for chunk in chunks]
-    found = {
-        spec.id: [np.flatnonzero(index == number) for index in indices]
-        for number, spec in enumerate(specs)
-    }
-    present = {id_: parts for id_, parts in found.items() if any(map(len, parts))}
-    if absent := [id_ for id_ in wanted if id_ not in present]:
-        raise UserError(
-            f"the files hold no episode of {', '.join(absent)}; they hold: {', '.join(present)}"
-        )
-    plan = Plan(chunks, task_set, {i: p for i, p in present.items() if i in wanted or not wanted})
-    for id_ in plan.episodes:
-        limit = task_spec(id_).episode_length
-        if limit is not None and plan.steps > limit:
-            raise UserError(
-                f"{chunks[0].path}: {id_} has episodes of {limit} steps, not {plan.steps}; get a "
-                "fresh copy of the file, or leave the task out with --tasks"
-            )
-    return plan
-
-
-def _check_alike(chunks: Sequence[Chunk]) -> None:
-    seen: dict[str, Chunk] = {}
-    first = chunks[0]
-    for chunk in chunks:
-        if chunk.dims != first.dims:
-            raise UserError(
-                f"{chunk.path} holds episodes of (steps, obs, action) {chunk.dims}, but "
-                f"{first.path} {first.dims}; convert them into data sets of their own"
-            )
-        other = seen.setdefault(chunk.fingerprint, chunk)
-        if other is not chunk:
-            raise UserError(f"{chunk.path} and {other.path} hold the same; give one of them")
-
-
-def _task_set(chunk: Chunk, given: str) -> str:
-    """Name of the set whose padded dims are the file's."""
-    if given and given not in TASK_SETS:
-        raise UserError(f"--task-set is {' or '.join(TASK_SETS)}, not '{given}'")
-    dims, longest = {}, 0
-    for name in TASK_SETS:
-        specs = list_tasks(name)
-        dims[max(s.obs_dim for s in specs), max(s.action_dim for s in specs)] = name
-        longest = max(longest, *(s.episode_length or 0 for s in specs))
-    found = dims.get(chunk.dims[1:])
-    if found is None or (given and found != given):
-        known = ", ".join(f"{name}: {shape}" for shape, name in dims.items())
-        raise UserError(
-            f"{chunk.path}: (obs, action) widths {chunk.dims[1:]} are not those of "
-            f"{given or 'a known task set'} ({known}); give files of that set"
-            + (f", or --task-set {found}" if found else "")
-        )
-    if chunk.steps > longest:
-        raise UserError(
-            f"{chunk.path} holds episodes of {chunk.steps} steps, but no task of {found} has more "
-            f"than {longest}; give TD-MPC2's chunk_*.pt files"
-        )
-    return found
-
-
-def _wanted(given: Sequence[str], specs: Sequence[TaskSpec], task_set: str) -> list[str]:
-    """Canonical ids of the tasks asked for, checked against the set."""
-    wanted = [task_spec(name).id for name in given]
-    for id_ in wanted:
-        if id_ not in [spec.id for spec in specs]:
-            raise UserError(f"task {id_} is not in {task_set}; see: pwm tasks --suite {task_set}")
-    return wanted
-
-
 def _stored(out: Path, plan: Plan) -> dict[str, int]:
     """Episodes of each task that an earlier start has stored."""
     if not (out / "tasks").is_dir():
@@ -242,17 +125,27 @@ def _stored(out: Path, plan: Plan) -> dict[str, int]:
     return {id_: task.num_episodes for id_, task in tasks.items()}
 
 
-def _check_disk(out: Path, plan: Plan, stored: dict[str, int]) -> None:
-    """Say how much disk the rest will take; UserError when there is less."""
+def _check_disk(out: Path, plan: Plan, stored: dict[str, int]) -> int:
+    """Bytes that the rest will take; UserError when there is less disk."""
     needed = sum(plan.bytes_of(id_, plan.count(id_) - stored.get(id_, 0)) for id_ in plan.episodes)
     free = shutil.disk_usage(_existing(out)).free
-    say(f"{out} needs {needed / 1e9:.2f} GB of disk{' more' if stored else ''}; "
-        f"{free / 1e9:.1f} GB are free")  # fmt: skip
     if needed > free:
         raise UserError(
             f"{out} needs {needed / 1e9:.2f} GB of disk but {free / 1e9:.2f} GB are free there; "
             "choose another disk with --out, or fewer tasks with --tasks"
         )
+    return needed
+
+
+def _announce(plan: Plan, needed: int) -> None:
+    episodes = sum(chunk.episodes for chunk in plan.chunks)
+    say(f"Files: {len(plan.chunks)} of {plan.task_set} with {episodes} episodes of {plan.steps} "
+        f"steps. To convert: {plan.total_steps // plan.steps} episodes of {len(plan.episodes)} "
+        f"tasks, {needed / 1e9:.2f} GB to be written")  # fmt: skip
+    for chunk in plan.chunks:
+        if chunk.ignored:
+            more = ", ..." if len(chunk.ignored) > 8 else ""
+            say(f"{chunk.path}: not converted: field {', '.join(chunk.ignored[:8])}{more}")
 
 
 def _check_values(plan: Plan) -> None:
