@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ import torch
 from pwm import WorldModel
 from pwm.data import EpisodeDataset
 from pwm.errors import UserError
+from pwm.presets import pretrain_preset
 from pwm.runtime.files import read_json
 from pwm.runtime.metrics import read_metrics
 from pwm.runtime.run_folder import checkpoint_steps
 from pwm.stages import pretrain
-from pwm.stages.pretrain_config import horizon_at, learning_rate_at
+from pwm.stages.pretrain_config import check, horizon_at, learning_rate_at
 
 from .conftest import TASKS, debug_pretrain
 
@@ -145,3 +148,34 @@ def test_schedules_by_hand():
 def test_training_that_diverges_stops_with_the_last_good_checkpoint(data, tmp_path):
     with pytest.raises(UserError, match="diverged"):
         pretrain.run(debug_pretrain(data, tmp_path / "run", learning_rate=1e30, log_every=1))
+
+
+def test_q_heads_and_prior_train_on_request_and_resume_bit_for_bit(data, tmp_path):
+    changes = dict(num_q=2, horizon=3, rho=0.5)
+    pretrain.run(debug_pretrain(data, tmp_path / "whole", **changes))
+    records = [r for r in read_metrics(tmp_path / "whole" / "metrics.jsonl")]
+    assert {"value_loss", "prior_loss", "q_mean"} <= set(records[-2])
+    model = WorldModel.from_pretrained(tmp_path / "whole")
+    untrained = WorldModel(model.config)
+    for name in ("q_heads.0.out.weight", "target_q_heads.0.out.weight"):
+        assert model.state_dict()[name].abs().sum() > 0, name  # zero at the start
+    prior = "prior_head.out.weight"
+    assert not torch.equal(model.state_dict()[prior], untrained.state_dict()[prior])
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step_00000020")
+    pretrain.run(debug_pretrain(data, tmp_path / "cut", resume=True, **changes))
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_presets_of_tdmpc2():
+    plain, full = pretrain_preset("mt30-5m"), pretrain_preset("tdmpc2-mt30-5m")
+    assert (plain.horizon, plain.rho, plain.num_q) == (16, 0.99, 0)
+    assert (full.horizon, full.rho, full.num_q) == (3, 0.5, 5)
+    assert full.latent_dim == plain.latent_dim
+    for name in ("tdmpc2-single-1m", "tdmpc2-mt80-317m"):
+        check(replace(pretrain_preset(name), data=("d",), out="o"))
+
+
+def test_one_q_head_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="--num-q"):
+        pretrain.run(debug_pretrain(data, tmp_path / "run", num_q=1))

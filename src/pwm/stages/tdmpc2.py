@@ -59,6 +59,7 @@ def run(config: TDMPC2Config) -> RunFolder:
     spec = task_spec(config.task)
     spec.require_installed()
     config = replace(config, task=spec.id)
+    replay_rows(config, spec)
     if not config.resume:
         RunFolder.check_free(config.out)
     device = resolve_device(config.device)
