@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from pwm.errors import UserError
-from pwm.runtime.foreign import Stub, fingerprint, is_mappable, load_foreign
+from pwm.runtime.foreign import Stub, fingerprint, is_mappable, load_foreign, load_layout, place
 
 
 class Box(Stub):
@@ -317,3 +317,69 @@ def test_fingerprints_tell_content_apart(tmp_path):
     assert fingerprint(a) == fingerprint(again) != fingerprint(b)
     with pytest.raises(UserError, match="before 1.6"):
         fingerprint(written(tmp_path, other, "c.pt", _use_new_zipfile_serialization=False))
+
+
+def test_fingerprints_of_files_without_checksums(tmp_path):
+    """Torch can be told to leave them out; the ends and the middle of each record are looked at."""
+    values = torch.arange(100_000.0)
+    torch.serialization.set_crc32_options(False)
+    try:
+        paths = [written(tmp_path, values, "a.pt"), written(tmp_path, values, "again.pt")]
+        for index in (0, 50_000, -1):
+            other = values.clone()
+            other[index] += 1
+            paths.append(written(tmp_path, other, f"{index}.pt"))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    first, again, *others = map(fingerprint, paths)
+    assert first == again and len({first, *others}) == 4
+    torch.testing.assert_close(load_foreign(paths[0], {}), values, rtol=0, atol=0)
+
+
+def read_at(path, tensor):
+    count = tensor.numel() * tensor.element_size()
+    content = bytearray(path.read_bytes()[place(path, tensor) :][:count])
+    return torch.frombuffer(content, dtype=tensor.dtype).reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("order", [["a", "b", "c"], ["c", "a", "b"]])
+def test_the_places_of_tensors_that_are_not_read(tmp_path, order):
+    values = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.arange(90, 97, dtype=torch.int16),
+              "c": torch.arange(20.0).reshape(4, 5)[1:3]}  # fmt: skip
+    path = written(tmp_path, {"box": Build({name: values[name] for name in order})})
+    layout = load_layout(path, STUBS)["box"]
+    for name, tensor in values.items():
+        found = getattr(layout, name)
+        assert found.device.type == "meta" and found.shape == tensor.shape
+        torch.testing.assert_close(read_at(path, found), tensor, rtol=0, atol=0)
+    with pytest.raises(UserError, match="before 1.6"):
+        load_layout(written(tmp_path, values, _use_new_zipfile_serialization=False), STUBS)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        _rebuild([2], [1], numel=2), _rebuild([5], [1], numel=5), _rebuild([2, 2], [1, 2]),
+        _rebuild([1 << 30], [0]), _rebuild([4], [1], offset=1), _rebuild([2], [2]),
+    ],
+)  # fmt: skip
+def test_no_place_of_what_the_archive_does_not_hold_row_by_row(tmp_path, program):
+    path = repacked(written(tmp_path, torch.arange(4.0)), {"data.pkl": program})
+    with pytest.raises(UserError, match="not stored row by row and whole|damaged") as caught:
+        place(path, load_layout(path, {}))
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_the_place_of_a_tensor_by_hand(tmp_path):
+    path = repacked(written(tmp_path, torch.arange(4.0)), {"data.pkl": _rebuild([1, 2], [2, 1], 2)})
+    assert read_at(path, load_layout(path, {})).tolist() == [[2.0, 3.0]]
+
+
+def test_a_program_of_many_megabytes_is_not_read(tmp_path):
+    path = repacked(written(tmp_path, torch.ones(4)), {"data.pkl": b"." + bytes(65 << 20)})
+    assert "its pickle is 68157441 bytes long" in refusal(path)
+
+
+def test_a_big_endian_file(tmp_path):
+    path = repacked(written(tmp_path, torch.ones(4)), {"byteorder": b"big"})
+    assert "comes from a big-endian machine" in refusal(path)
