@@ -193,6 +193,32 @@ def test_same_runs_same_bytes(runs, tmp_path):
     assert pages[0] == pages[1]
 
 
+def test_planning_with_a_world_model_stands_beside_the_policies(runs, tmp_path):
+    online = RunFolder.create(tmp_path / "online", "tdmpc2", {"seed": 0})
+    writer = MetricsWriter(online.metrics_path)
+    for step in (500, 1000):
+        writer.write(step, {"return": 1.0}, task=WALK, kind="episode")
+        writer.write(step, {"value_loss": 2.0, "q_mean": 3.0}, kind="train", update=step // 5)
+        writer.write(step, {"returns": [90.0, 110.0]}, task=WALK, kind="evaluation")
+    writer.close()
+    config = ReportConfig(runs=(*runs, str(online.path)), out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match="online is not evaluated yet; run: .*--policy plan"):
+        report.run(config)
+    (online.path / "plan").mkdir()
+    write_json(online.path / "plan" / "evaluation.json", {WALK: {"0": [500.0, 700.0]}})
+    write_json(
+        online.path / "plan" / "evaluation_settings.json", {WALK: {"command": "pwm plan it"}}
+    )
+    result = report.run(config)
+    rows = [(row["task"], row["policy"], row["return"]) for row in result["tasks"]]
+    assert rows[:2] == [(WALK, "actor", 400.0), (WALK, "plan", 600.0)]
+    assert result["aggregates"]["plan"]["iqm"] == 60.0
+    assert result["aggregate"] == result["aggregates"]["actor"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in ("planning", "agent steps", "Action values", "pwm plan it", "MPPI"):
+        assert text in page, text
+
+
 def test_bad_input_changes_nothing(runs, tmp_path):
     policy_run(tmp_path / "again", 0, (1.0, 2.0))
     bare = policy_run(tmp_path / "bare", 7, (1.0, 2.0))

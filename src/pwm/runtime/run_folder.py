@@ -4,7 +4,8 @@ RUN/config.json      stage, configuration, seed, command, code and hardware fact
 RUN/metrics.jsonl    one JSON object a line, written while the run goes on
 RUN/checkpoints/     weights (safetensors) and optimizer state, complete or absent
 RUN/summary.json     written at the end: time and memory used
-RUN/evaluation.json  after ``pwm evaluate``: {task: {seed: [episode returns]}}
+RUN/evaluation.json  after ``pwm evaluate``: {task: {seed: [episode returns]}}; of a world model
+                     that plans or follows its prior in RUN/plan and RUN/prior
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def results(self, policy: str) -> Path:
+        """Where the evaluation of a policy of this run is: of its "actor" in the run folder itself,
+        of "plan" and "prior" (how its world model acts) in a subfolder."""
+        return self.path if policy == "actor" else self.path / policy
 
     @property
     def stage(self) -> str:

@@ -82,7 +82,7 @@ def run(config: EvaluateConfig) -> dict[str, dict[str, list[float]]]:
     """
     folder = RunFolder.open(config.run)
     config, tasks = _checked(config, folder)
-    out = results_folder(folder, config.policy)
+    out = folder.results(config.policy)
     files = _result_files(config, folder, out)
     evaluator = TaskEvaluator(config, out)
     evaluator.check(tasks)
@@ -189,11 +189,6 @@ def agent_config(config: EvaluateConfig) -> AgentConfig:
         config.plan_horizon, config.plan_iterations, samples=config.plan_samples
     )
     return AgentConfig(config.policy, config.device, config.seed, planner, config.compile)
-
-
-def results_folder(folder: RunFolder, policy: str) -> Path:
-    """Where the results of ``policy`` belong."""
-    return folder.path if policy == "actor" else folder.path / policy
 
 
 def _result_files(config: EvaluateConfig, folder: RunFolder, out: Path) -> ResultFiles:

@@ -49,8 +49,9 @@ def learning_curve(
     curves: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]],
     levels: Mapping[str, float],
     kept: Mapping[str, int],
+    steps_of: str = "updates",
 ) -> str:
-    """Real return against updates.
+    """Real return against updates, or against another count ``steps_of``.
 
     Args:
         curves: seed -> (updates [N], episode returns of each of the N evaluations). The band is
@@ -79,9 +80,9 @@ def learning_curve(
         if points:
             axes.plot(*zip(*points, strict=True), "o", markersize=8, markerfacecolor="none",
                       color=BLUE, linestyle="none", label="policy kept")  # fmt: skip
-        axes.set(xlabel="updates", ylabel="real return")
+        axes.set(xlabel=steps_of, ylabel="real return")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        return _svg(figure, axes, "Real return against updates")
+        return _svg(figure, axes, f"Real return against {steps_of}")
 
 
 def real_against_imagined(real: Mapping[str, Series], imagined: Mapping[str, Series]) -> str:

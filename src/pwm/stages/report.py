@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from pwm.errors import MissingExtra, UserError
+from pwm.models.pretrained import WORLD_MODEL_STAGES
 from pwm.runtime.files import write_json, write_text
 from pwm.runtime.progress import say
 from pwm.runtime.run_folder import RunFolder
-from pwm.stages.scores import aggregate, collect_results, task_row
+from pwm.stages.scores import Evaluated, aggregate, collect_results, task_row
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Settings of ``pwm report``: runs of pretrain and extract, in any mix.
+    """Settings of ``pwm report``: runs of any stage, in any mix.
 
-    Several extract runs of one task with different seeds are taken together; ``seed`` seeds the
-    bootstrap.
+    Of a world model (pretrain, convert, tdmpc2) the training is shown, and how it plans where that
+    has been evaluated: ``pwm evaluate RUN --policy plan``. Several runs of one task with different
+    seeds are taken together; ``seed`` seeds the bootstrap.
     """
 
     runs: tuple[str, ...] = ()
@@ -39,16 +41,19 @@ def run(config: ReportConfig) -> dict[str, Any]:
     """
     out = _check(config)
     folders = [RunFolder.open(path) for path in config.runs]
-    models = [folder for folder in folders if folder.stage == "pretrain"]
-    policies = [folder for folder in folders if folder.stage == "extract"]
-    for folder in folders:
-        if folder.stage not in ("pretrain", "extract"):
-            raise UserError(f"{folder.path}: a report takes runs of pretrain and extract")
-    results = collect_results(policies)
+    models = [folder for folder in folders if folder.stage in WORLD_MODEL_STAGES]
+    policies = [folder for folder in folders if folder.stage not in WORLD_MODEL_STAGES]
+    results = collect_results([source for folder in folders for source in evaluated(folder)])
     rows = [task_row(result, config.seed, config.resamples) for result in results]
+    aggregates = {}
+    for policy in dict.fromkeys(result.policy for result in results):
+        chosen = [result for result in results if result.policy == policy]
+        if (total := aggregate(chosen, config.seed, config.resamples)) is not None:
+            aggregates[policy] = total
     summary = {
         "tasks": rows,
-        "aggregate": aggregate(results, config.seed, config.resamples),
+        "aggregate": next(iter(aggregates.values()), None),
+        "aggregates": aggregates,
         "runs": [str(folder.path) for folder in folders],
         "command": _command(config),
         "page": str(out / "report.html"),
@@ -63,9 +68,21 @@ def run(config: ReportConfig) -> dict[str, Any]:
     return summary
 
 
+def evaluated(folder: RunFolder) -> list[Evaluated]:
+    """What a run has to show: its actors, or the ways to act of a world model that were evaluated.
+
+    An online agent of TD-MPC2 is there to plan, so its evaluation must be there.
+    """
+    if folder.stage not in WORLD_MODEL_STAGES:
+        return [Evaluated(folder, "actor")]
+    found = [Evaluated(folder, policy) for policy in ("plan", "prior")]
+    found = [source for source in found if (source.path / "evaluation.json").exists()]
+    return found or ([Evaluated(folder, "plan")] if folder.stage == "tdmpc2" else [])
+
+
 def _check(config: ReportConfig) -> Path:
     if not config.runs:
-        raise UserError("no runs: give the run folders of pretrain and extract")
+        raise UserError("no runs: give the run folders to report on")
     if not config.out:
         raise UserError("no folder: give one with --out DIR")
     if config.resamples < 1:

@@ -18,6 +18,12 @@ from pwm.stages import plots
 from pwm.stages.scores import TaskResult
 
 DEPTHS = (1, 4, 8, 16)
+NAMES = {"actor": "policy", "plan": "planning", "prior": "policy prior"}
+WAYS = {
+    "actor": "policies extracted from a world model by first-order gradients, without noise",
+    "plan": "planning with a world model (MPPI, as TD-MPC2 does)",
+    "prior": "the policy prior of a world model, its mean action",
+}
 Records = Mapping[str, Sequence[dict[str, Any]]]
 
 
@@ -50,6 +56,8 @@ def render(
     ]
     return environment.get_template("report.html.j2").render(
         summary=summary,
+        names=NAMES,
+        ways=[WAYS[policy] for policy in dict.fromkeys(r.policy for r in results)],
         tasks=tasks,
         models=[
             {"run": run_facts(run), "figures": model_figures(records[str(run.path)])}
@@ -74,18 +82,22 @@ def metrics_of(folder: RunFolder) -> list[dict[str, Any]]:
 def task_figures(result: TaskResult, records: Records) -> dict[str, Any]:
     """Learning curve and real-against-imagined plot of one task; None without evaluations."""
     curves, real, imagined, kept = {}, {}, {}, {}
-    for folder in result.folders:
+    for source in result.sources:
+        folder = source.run
+        if source.policy == "prior":
+            continue  # what an online agent evaluates in training is its planning
         found = [
             r
             for r in records[str(folder.path)]
-            if r.get("kind") == "evaluation" and r.get("task") == result.task and r["returns"]
+            if r.get("kind") == "evaluation" and r.get("task") == result.task and r.get("returns")
         ]
         if not found:
             continue
         seed, steps = str(folder.config["seed"]), [r["step"] for r in found]
         curves[seed] = (steps, [r["returns"] for r in found])
-        real[seed] = (steps, [r["real_discounted"] for r in found])
-        imagined[seed] = (steps, [r["imagined_value"] for r in found])
+        if "imagined_value" in found[0]:
+            real[seed] = (steps, [r["real_discounted"] for r in found])
+            imagined[seed] = (steps, [r["imagined_value"] for r in found])
         if found[-1].get("selected_step") is not None:
             kept[seed] = found[-1]["selected_step"]
     if not curves:
@@ -95,9 +107,10 @@ def task_figures(result: TaskResult, records: Records) -> dict[str, Any]:
         levels |= {"data: mean": result.data["mean"], "data: best tenth": result.data["best_tenth"]}
     if result.random:
         levels["random policy"] = float(np.mean(result.random))
+    steps_of = "updates" if real else "agent steps"
     return {
-        "curve": plots.learning_curve(curves, levels, kept),
-        "gap": plots.real_against_imagined(real, imagined),
+        "curve": plots.learning_curve(curves, levels, kept, steps_of),
+        "gap": plots.real_against_imagined(real, imagined) if real else None,
         "kept": kept,
     }
 
@@ -113,7 +126,7 @@ def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             known = [r for r in source if r.get(name) is not None]
             if known:
                 found[label.replace("_", " ")] = (
-                    [r["step"] for r in known],
+                    [r.get("update", r["step"]) for r in known],
                     [r[name] for r in known],
                 )
         return found
@@ -121,7 +134,8 @@ def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     def depths(kind: str) -> dict[str, plots.Series]:
         return series(held_out, **{f"{k}_step{'s'[: k > 1]}": f"{kind}_error_{k}" for k in DEPTHS})
 
-    losses = {name: f"{name}_loss" for name in ("consistency", "reward", "termination")}
+    losses = {name: f"{name}_loss" for name in ("consistency", "reward", "termination", "value")}
+    values = {"mean_Q": "q_mean", "TD_target": "td_target_mean"}
     figures = [
         ("Training losses, each before its weight.", series(train, **losses), "loss", True, None),
         ("Latent error on held-out episodes after so many steps without looking (1: no better "
@@ -130,6 +144,8 @@ def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
          depths("reward"), "mean absolute error", False, None),
         ("Entropy of the latent groups as a share of its maximum (1: the encoder has collapsed).",
          series(held_out, entropy="latent_entropy"), "entropy", False, (0.0, 1.05)),
+        ("Action values on training windows, in reward units.", series(train, **values),
+         "value", False, None),
         ("Gradient norm before clipping.", series(train, gradient_norm="grad_norm"),
          "norm", True, None),
     ]  # fmt: skip
@@ -143,12 +159,12 @@ def model_figures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 def videos(result: TaskResult) -> list[dict[str, str]]:
     """Recorded episodes as data URIs, one for each seed that has one."""
     found = []
-    for folder in result.folders:
-        path = folder.path / "videos" / f"{slug(result.task)}.mp4"
+    for source in result.sources:
+        path = source.path / "videos" / f"{slug(result.task)}.mp4"
         if path.exists():
             encoded = base64.b64encode(path.read_bytes()).decode("ascii")
             found.append(
-                {"seed": str(folder.config["seed"]), "uri": f"data:video/mp4;base64,{encoded}"}
+                {"seed": str(source.run.config["seed"]), "uri": f"data:video/mp4;base64,{encoded}"}
             )
     return found
 
@@ -179,10 +195,13 @@ def run_facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def evaluation_commands(folder: RunFolder) -> list[str]:
-    """The commands that evaluated a policy run, each once, in order of first use."""
-    path = folder.path / "evaluation_settings.json"
-    settings = read_json(path).values() if path.exists() else ()
-    return list(dict.fromkeys(str(entry.get("command")) for entry in settings))
+    """The commands that evaluated a run, each once, in order of first use."""
+    commands: list[str] = []
+    for policy in ("actor", "plan", "prior"):
+        path = folder.results(policy) / "evaluation_settings.json"
+        settings = read_json(path).values() if path.exists() else ()
+        commands += [str(entry.get("command")) for entry in settings]
+    return list(dict.fromkeys(commands))
 
 
 def duration(seconds: float) -> str:

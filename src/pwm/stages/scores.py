@@ -19,27 +19,48 @@ from pwm.stages.score_table import UNIT, episode_scores
 from pwm.stages.statistics import iqm, percentile_interval, resampled, stratified_bootstrap
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """One policy of a run: its "actor", or its world model's "plan" or "prior"."""
+
+    run: RunFolder
+    policy: str
+
+    @property
+    def path(self) -> Path:
+        """Folder of the results."""
+        return self.run.results(self.policy)
+
+    @property
+    def command(self) -> str:
+        """What evaluates it."""
+        chosen = "" if self.policy == "actor" else f" --policy {self.policy}"
+        return f"pwm evaluate {self.run.path}{chosen}"
+
+
 @dataclass
 class TaskResult:
-    """Evaluated episodes of one task over all runs that hold it.
+    """Evaluated episodes of one kind of policy in one task over all runs that hold it.
 
     Attributes:
+        policy: "actor", "plan" or "prior".
         returns: {training seed: [episode returns]}.
         success: {training seed: [success of each episode's last step]}, None where the task
             reports none.
         random: returns of the random policy's episodes, of all runs together.
         data: {"episodes", "mean", "min", "max", "best_tenth"} of the data, None when not recorded.
         data_differs: the runs were extracted from data with other returns than ``data``.
-        folders: the runs.
+        sources: the runs and where their results are.
     """
 
     task: str
+    policy: str = "actor"
     returns: dict[str, list[float]] = field(default_factory=dict)
     success: dict[str, list[float | None]] = field(default_factory=dict)
     random: list[float] = field(default_factory=list)
     data: dict[str, Any] | None = None
     data_differs: bool = False
-    folders: list[RunFolder] = field(default_factory=list)
+    sources: list[Evaluated] = field(default_factory=list)
 
     def seed_means(self) -> list[float]:
         return [float(np.mean(values)) for values in self.returns.values()]
@@ -54,37 +75,38 @@ class TaskResult:
         return known if len(known) == len(found) else None
 
 
-def collect_results(policies: Sequence[RunFolder]) -> list[TaskResult]:
-    """Evaluated returns of all runs by task, in order of first appearance.
+def collect_results(sources: Sequence[Evaluated]) -> list[TaskResult]:
+    """Evaluated returns by task and kind of policy, in order of first appearance.
 
     Raises:
-        UserError: a run without evaluation, or the same task and seed in two runs.
+        UserError: a run without evaluation, or the same task, policy and seed in two runs.
     """
-    results: dict[str, TaskResult] = {}
-    origin: dict[tuple[str, str], Path] = {}
-    for folder in policies:
-        success = _successes(folder)
-        for task, seeds in _evaluation(folder).items():
-            result = results.setdefault(task, TaskResult(task))
+    results: dict[tuple[str, str], TaskResult] = {}
+    origin: dict[tuple[str, str, str], Path] = {}
+    for source in sources:
+        success = _successes(source)
+        for task, seeds in _evaluation(source).items():
+            result = results.setdefault((task, source.policy), TaskResult(task, source.policy))
             for seed, returns in seeds.items():
-                if (task, seed) in origin:
+                known = origin.setdefault((task, source.policy, seed), source.path)
+                if known != source.path:
                     raise UserError(
-                        f"{origin[task, seed]} and {folder.path} both hold {task} with seed "
-                        f"{seed}; give one of them, or extract with another --seed"
+                        f"{known} and {source.path} both hold {task} with seed {seed}; give one of "
+                        "them, or extract with another --seed"
                     )
-                origin[task, seed] = folder.path
                 result.returns[seed] = returns
                 result.success[seed] = success.get((task, seed), [None] * len(returns))
-                _require_success(folder, task, result.success[seed], len(returns))
-            result.folders.append(folder)
-            _add_baselines(result, folder)
-    return list(results.values())
+                _require_success(source, task, result.success[seed], len(returns))
+            result.sources.append(source)
+            _add_baselines(result, source)
+    order = list(dict.fromkeys(task for task, _ in results))
+    return sorted(results.values(), key=lambda result: order.index(result.task))
 
 
-def _evaluation(folder: RunFolder) -> dict[str, dict[str, list[float]]]:
-    path = folder.path / "evaluation.json"
+def _evaluation(source: Evaluated) -> dict[str, dict[str, list[float]]]:
+    path = source.path / "evaluation.json"
     if not path.exists():
-        raise UserError(f"{folder.path} is not evaluated yet; run: pwm evaluate {folder.path}")
+        raise UserError(f"{source.run.path} is not evaluated yet; run: {source.command}")
     values = read_json(path)
     shaped = isinstance(values, dict) and all(
         isinstance(seeds, dict) and seeds and all(_is_returns(x) for x in seeds.values())
@@ -93,14 +115,14 @@ def _evaluation(folder: RunFolder) -> dict[str, dict[str, list[float]]]:
     if not shaped or not values:
         raise UserError(
             f"{path} is not {{task: {{seed: [finite returns]}}}}; "
-            f"delete it and run: pwm evaluate {folder.path}"
+            f"delete it and run: {source.command}"
         )
     return values
 
 
-def _successes(folder: RunFolder) -> dict[tuple[str, str], list[float | None]]:
+def _successes(source: Evaluated) -> dict[tuple[str, str], list[float | None]]:
     """{(task, training seed): success of each episode}; empty without the file."""
-    path = folder.path / "evaluation.jsonl"
+    path = source.path / "evaluation.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found: dict[tuple[str, str], list[float | None]] = {}
     for number, line in enumerate(lines, 1):
@@ -112,19 +134,19 @@ def _successes(folder: RunFolder) -> dict[tuple[str, str], list[float | None]]:
             found.setdefault((str(record["task"]), str(record["seed"])), []).append(value)
         except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{path}, line {number} is damaged; delete it and run: pwm evaluate {folder.path}"
+                f"{path}, line {number} is damaged; delete it and run: {source.command}"
             ) from None
     return found
 
 
 def _require_success(
-    folder: RunFolder, task: str, success: list[float | None], episodes: int
+    source: Evaluated, task: str, success: list[float | None], episodes: int
 ) -> None:
     """Meta-World's score is the success, which must not be a mere part of the episodes'."""
     if task.startswith("metaworld/") and (len(success) != episodes or None in success):
         raise UserError(
-            f"{folder.path / 'evaluation.jsonl'} does not hold the success of the {episodes} "
-            f"episodes of {task}; run: pwm evaluate {folder.path} --tasks {task}"
+            f"{source.path / 'evaluation.jsonl'} does not hold the success of the {episodes} "
+            f"episodes of {task}; run: {source.command} --tasks {task}"
         )
 
 
@@ -136,12 +158,12 @@ def _is_returns(value: Any) -> bool:
     )
 
 
-def _add_baselines(result: TaskResult, folder: RunFolder) -> None:
+def _add_baselines(result: TaskResult, source: Evaluated) -> None:
     """What the policy is compared with: the first run's data, the random episodes of all runs."""
-    path = folder.path / "baselines.json"
+    path = source.path / "baselines.json"
     found = (read_json(path) if path.exists() else {}).get(result.task, {})
     result.random += found.get("random") or []
-    data = found.get("data") or (folder.config.get("data_returns") or {}).get(result.task)
+    data = found.get("data") or (source.run.config.get("data_returns") or {}).get(result.task)
     if data is not None and result.data is None:
         result.data = data
     elif data is not None and data != result.data:
@@ -164,6 +186,7 @@ def task_row(result: TaskResult, seed: int, resamples: int) -> dict[str, Any]:
     random = float(np.mean(result.random)) if result.random else None
     return {
         "task": result.task,
+        "policy": result.policy,
         "seeds": len(result.returns),
         "episodes": sum(len(x) for x in result.returns.values()),
         "return": mean,
