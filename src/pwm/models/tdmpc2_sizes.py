@@ -94,13 +94,13 @@ def find_sizes(path: Path, structure: Structure, tensors: Mapping[str, Tensor]) 
     encoder_dim = most(width, *(size(f"_encoder.state.0.{part}", 0) for part in PARTS[1:]))
     joint = most(*(size(f"{name}.0.weight", -1) for name in ("_dynamics", "_reward", "_Qs.params")))
     beside = less(size("_pi.0.weight", 1), latent)
-    if not structure.embedding and beside and beside > 0 and joint > latent + beside:
+    halves = [(size(f"_pi.2.{part}", 0) or 0) // 2 for part in PARTS[:2]]
+    if not structure.embedding and beside and joint - latent - most(*halves) == beside > 0:
         raise UserError(f"{path} lacks the key {EMBEDDING}: its networks read {beside} features of "
                         f"the task; {_REPAIR}")  # fmt: skip
-    task_dim = most(size(EMBEDDING, 1), beside) if structure.embedding else 0
-    actions = joint - latent - task_dim
-    if structure.values:
-        actions = most(actions, *((size(f"_pi.2.{part}", 0) or 0) // 2 for part in PARTS[:2]))
+    votes = [size(EMBEDDING, 1), beside, *(joint - latent - half for half in halves if half)]
+    task_dim = most(*votes) if structure.embedding else 0
+    actions = most(joint - latent - task_dim, *(half for half in halves if half))
     sizes = Sizes(
         obs_dim=most(size("_encoder.state.0.weight", 1)) - task_dim, action_dim=actions,
         embedded_tasks=most(size(EMBEDDING, 0)), task_dim=task_dim, latent_dim=latent,
