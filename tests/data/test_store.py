@@ -114,6 +114,45 @@ def test_unfit_episodes_are_refused_and_leave_no_trace(tmp_path):
     assert {p: p.read_bytes() for p in (tmp_path / "d").rglob("*") if p.is_file()} == before
 
 
+def bytes_of(root):
+    return {p.name: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_many_at_once_are_the_same_as_one_by_one(tmp_path):
+    o, a, r = (np.stack(arrays) for arrays in zip(*(episode(7, s) for s in range(4)), strict=True))
+    r *= np.float32(10.0) ** np.arange(-18, 17, 5, dtype=np.float32)
+    facts = dict(terminated=True, success=1.0)
+    with writer(tmp_path / "one") as open_writer:
+        for i in range(4):
+            open_writer.append(o[i], a[i], r[i], seed=i, **facts)
+    with writer(tmp_path / "many") as open_writer:
+        open_writer.append_many(o[:1], a[:1], r[:1], seeds=[0], **facts)
+        open_writer.append_many(o[1:], a[1:], r[1:], seeds=[1, 2, 3], **facts)
+        assert (open_writer.num_episodes, open_writer.num_steps) == (4, 28)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "many")
+
+
+def test_one_unfit_episode_among_many_keeps_all_out(tmp_path):
+    store(tmp_path / "d", [4])
+    before = bytes_of(tmp_path / "d")
+    o, a, r = (np.stack(arrays) for arrays in zip(episode(6, 0), episode(6, 1), strict=True))
+    bad = a.copy()
+    bad[1, 2, 1] = -np.inf
+    with writer(tmp_path / "d") as open_writer:
+        for arrays, seeds, message in (
+            ((o, bad, r), [0, 1], "actions hold -inf at step 2"),
+            ((o[:, :-1], a, r), [0, 1], "needs observations"),
+            ((o, a[..., :1], r), [0, 1], "needs observations"),
+            ((o, a, r), [0], "with 1 seeds can't be stored together"),
+            ((o[:1], a, r), [0, 1], "can't be stored together"),
+            ((o[0], a[0], r[0]), [0], "can't be stored together"),
+            ((o[:0], a[:0], r[:0]), [], "can't be stored together"),
+        ):
+            with pytest.raises(UserError, match=message):
+                open_writer.append_many(*arrays, terminated=False, seeds=seeds)
+    assert bytes_of(tmp_path / "d") == before
+
+
 def test_folders_with_other_dims_do_not_merge(tmp_path):
     store(tmp_path / "a", [4])
     with writer(tmp_path / "b", obs_dim=4) as open_writer:
