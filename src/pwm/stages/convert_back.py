@@ -26,6 +26,8 @@ def write_tdmpc2(source: Path, target: Path) -> Path:
     """
     if target.exists():
         raise UserError(f"--out {target} exists already; choose a new file name")
+    if source.is_file():
+        raise UserError(f"{source} is a file; --back takes a run folder and writes a file")
     folder = RunFolder.open(source, stage=WORLD_MODEL_STAGES)
     model = load_world_model(source)
     _require_expressible(source, model.config)
