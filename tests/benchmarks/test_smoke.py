@@ -35,6 +35,13 @@ def test_sampler():
         assert result[name] > 0, name
 
 
+def test_convert():
+    result = run("convert.py", "--gigabytes", "0.005", "--json")
+    assert 4 < result["file_mb"] < 6
+    for name in ("mb_per_second", "copy_mb_per_second", "peak_memory_mb"):
+        assert result[name] > 0, name
+
+
 def test_envs():
     pytest.importorskip("dm_control")
     (row,) = run("envs.py", "--tasks", "pendulum-swingup", "--num-envs", "2", "--steps", "5",
