@@ -43,6 +43,19 @@ def world_model_update(c: WorldModelConfig, batch: int, horizon: int) -> int:
     return total
 
 
+def value_update(c: WorldModelConfig, batch: int, horizon: int) -> int:
+    """What Q heads and policy prior add to :func:`world_model_update`."""
+    joint, state = c.latent_dim + c.task_dim + c.action_dim, c.latent_dim + c.task_dim
+    rows, more = batch * horizon, batch * (horizon + 1)
+    q = chain(joint, c.hidden_dim, c.hidden_dim, c.num_bins)
+    prior = chain(state, c.hidden_dim, c.hidden_dim, 2 * c.action_dim)
+    total = rows * (forward(prior) + 2 * forward(q))  # TD targets
+    total += c.num_q * rows * (2 * forward(q) + input_gradient(q, state))
+    total += more * 2 * (forward(q) + input_gradient(q, c.action_dim))
+    total += more * (2 * forward(prior) + input_gradient(prior, 0))
+    return total
+
+
 def extraction_update(
     c: WorldModelConfig,
     batch: int,

@@ -1,6 +1,7 @@
 """The needed FLOPs by arithmetic are those that the updates really do: nothing is wasted."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,16 @@ def test_extraction_computes_no_unneeded_gradient():
     assert counted(lambda: trainer.update(1)) == pytest.approx(sum(needed.values()), rel=0.02)
 
 
-def test_world_model_update():
+@pytest.mark.parametrize("num_q", [0, 3])
+def test_world_model_update(num_q):
     settings = PretrainConfig(horizon=HORIZON)
-    model = WorldModel(config())
+    model = WorldModel(replace(config(), num_q=num_q, policy_prior=num_q > 0))
     trainer = WorldModelTrainer(model, training_of(settings))
     batch = (
         torch.randn(HORIZON + 1, BATCH, 5), torch.rand(HORIZON, BATCH, 2),
         torch.rand(HORIZON, BATCH), torch.zeros(HORIZON, BATCH), torch.randint(2, (BATCH,)),
     )  # fmt: skip
     needed = flops.world_model_update(model.config, BATCH, HORIZON)
+    if num_q:
+        needed += flops.value_update(model.config, BATCH, HORIZON)
     assert counted(lambda: trainer.update(1, *batch)) == pytest.approx(needed, rel=0.02)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pwm.algorithms.planner import planning_discount
 from pwm.algorithms.world_model import WorldModelLossConfig, step_losses, step_weights
+from pwm.models.layers import Head
 from pwm.models.two_hot import two_hot_cross_entropy
 from pwm.models.world_model import WorldModel
 
@@ -169,8 +171,7 @@ def prior_loss(
     assert model.q_heads is not None
     latents = latents.detach()
     sample = model.sample_prior(latents, task, noise.prior)
-    joint = model.join(latents, task, sample.action)
-    q = _two_values(model, model.q_heads, joint, noise.prior_pair).mean(0)
+    q = _values_of_actions(model, model.join(latents, task), sample.action, noise.prior_pair)
     scale.update(q[0])
     single = model.embedding is None
     actions = model.action_masks[0].sum() if single else model.action_masks[task].sum(-1)
@@ -183,6 +184,26 @@ def prior_loss(
         "q_mean": q.mean().detach(),
         "q_scale": scale.value.clone(),
     }
+
+
+def _values_of_actions(
+    model: WorldModel, state: Tensor, action: Tensor, pair: Sequence[int]
+) -> Tensor:
+    """[...] mean of the decoded values of two heads, differentiable in the actions.
+
+    The first layer is applied to state [..., D+E] and action [..., A] apart, so that
+    back-propagation does not work out the gradient of the state, which nobody uses.
+    """
+    assert model.q_heads is not None
+    width, values = state.shape[-1], []
+    for index in pair:
+        head = model.q_heads[index]
+        assert isinstance(head, Head)
+        linear = head.first.linear
+        hidden = F.linear(state, linear.weight[:, :width], linear.bias)
+        hidden = hidden + F.linear(action, linear.weight[:, width:])
+        values.append(model.decode_reward(head.after_first(hidden)))
+    return torch.stack(values).mean(0)
 
 
 def _two_values(

@@ -159,7 +159,7 @@ class OnlineTraining:
                     current, *outcome = envs.step(actions)
                     planner.reset(recorder.add(actions, current, *outcome))
                     before, self.steps = self.steps, self.steps + c.num_envs
-                    self._learn()
+                    self._learn(bar)
                     self._now_and_then(before)
                     bar.advance(c.num_envs, self.status)
         finally:
@@ -193,7 +193,7 @@ class OnlineTraining:
             self._planned_with = self.updates
         return lambda observations: planner.act(observations, explore=True)
 
-    def _learn(self) -> None:
+    def _learn(self, bar: ProgressBar) -> None:
         """All updates that are due by now: none during the seed steps, then one a step."""
         if self.steps < self.seed_steps or not self.replay.num_windows:
             return
@@ -205,6 +205,7 @@ class OnlineTraining:
             metrics = self.trainer.update(self.updates, *batch)
             if self.updates % self.config.log_every == 0:
                 self._log(metrics)
+                bar.advance(0, f"update {self.updates} of {due}")
         self.trainer.model.eval()
 
     def _log(self, metrics: dict[str, torch.Tensor]) -> None:
