@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
+from pwm.algorithms.world_model import WorldModelLossConfig, world_model_loss
 from pwm.models.actor import Actor
 from pwm.models.frozen import FrozenTaskModel
 from pwm.models.planning import PlanningModel
@@ -41,6 +42,25 @@ def test_the_gradient_of_such_a_termination_reaches_the_action():
     z, action = torch.rand(3, 16).double(), torch.rand(3, 2).double().requires_grad_()
     frozen.step(z, action)[2].sum().backward()
     assert action.grad.abs().min() > 0
+
+
+def test_such_a_termination_is_trained_on_the_latents_of_the_rollout():
+    model = random_model(termination=True, termination_on_next=True)
+    steps, batch, task = 3, 4, torch.tensor([0, 1, 0, 1])
+    obs, actions = torch.randn(steps + 1, batch, 5).double(), torch.rand(steps, batch, 2).double()
+    ends = torch.randint(2, (steps, batch)).double()
+    config = WorldModelLossConfig(rho=0.5, consistency=0, reward=0, termination=1)
+    loss, metrics = world_model_loss(
+        model, obs, actions, torch.zeros(steps, batch).double(), ends, task, config
+    )
+    z, expected = model.encode(obs[0], task), 0.0
+    for t in range(steps):
+        p = torch.sigmoid(model.terminated_logits(z, actions[t], task))
+        z = model.next(z, actions[t], task)
+        wrong = -(ends[t] * p.log() + (1 - ends[t]) * (1 - p).log())
+        expected = expected + 0.5**t * wrong.mean() / steps
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(metrics["termination_loss"], expected.detach())
 
 
 def test_one_bin_is_the_reward_itself():

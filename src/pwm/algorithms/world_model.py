@@ -72,7 +72,8 @@ def step_losses(
         "reward_loss": (weights * reward).mean().detach(),
     }
     if model.termination_head is not None:
-        ends = model.termination_head(joint).squeeze(-1)
+        read = model.join(latents[1:], task) if c.termination_on_next else joint
+        ends = model.termination_head(read).squeeze(-1)
         ending = F.binary_cross_entropy_with_logits(ends, terminated, reduction="none").mean(1)
         total = total + config.termination * ending
         metrics["termination_loss"] = (weights * ending).mean().detach()
