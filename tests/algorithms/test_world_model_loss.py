@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from conftest import tiny_config
 
 from pwm.algorithms.world_model import WorldModelLossConfig, open_loop_errors, world_model_loss
 from pwm.models.two_hot import two_hot
+from pwm.models.world_model import WorldModel
 
 H, B = 4, 3
 
@@ -40,6 +42,26 @@ def test_targets_carry_no_gradient_but_every_weight_gets_one(tiny_model):
     assert observations.grad[0].abs().sum() > 0
     assert observations.grad[1:].abs().sum() == 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in tiny_model.parameters())
+
+
+@pytest.mark.parametrize("on_next", [False, True])
+def test_termination_head_learns_the_last_step(on_next):
+    """Cross-entropy of each step's flag, asked of (z, a) or of the latent that follows."""
+    model = WorldModel(tiny_config(termination=True, termination_on_next=on_next)).double()
+    model.termination_head.out.weight.data.normal_()
+    observations, actions, rewards, terminated, task = window()
+    terminated[-1, 1] = 1
+    with_head, _ = world_model_loss(
+        model, observations, actions, rewards, terminated, task,
+        WorldModelLossConfig(rho=0.8, consistency=0.0, reward=0.0, termination=2.0),
+    )  # fmt: skip
+    z, total = model.encode(observations[0], task), 0.0
+    for t in range(H):
+        p = torch.sigmoid(model.terminated_logits(z, actions[t], task))
+        likely = torch.where(terminated[t] == 1, p, 1 - p)
+        total += 0.8**t * 2.0 * -likely.log().mean()
+        z = model.next(z, actions[t], task)
+    torch.testing.assert_close(with_head, total / H)
 
 
 def test_open_loop_error_is_relative_to_the_latent_variance(tiny_model):

@@ -108,7 +108,6 @@ class OnlineTraining:
             horizon=config.horizon, batch_size=config.batch_size, seed=config.seed,
         )  # fmt: skip
         self.seed_steps = seed_steps_of(config, spec)
-        self.planning = PlanningModel(trainer.model, 0).eval().to(trainer.device)
         self._planned_with = 0
         self.steps = self.updates = 0
         self.writer = MetricsWriter(run.metrics_path)
@@ -183,13 +182,13 @@ class OnlineTraining:
     def _planner(self, seed: int) -> PlanningAct:
         config = AgentConfig("plan", self.trainer.device, seed, planner_of(self.config),
                              self.config.compile)  # fmt: skip
-        return PlanningAct(self.planning, self.config.num_envs, config)
+        model = PlanningModel(self.trainer.model, 0)
+        return PlanningAct(model, self.config.num_envs, config)
 
     def _plan_with(self, planner: PlanningAct) -> Any:
         """Exploring actions of the model as it is now."""
         if self._planned_with != self.updates:
-            fresh = PlanningModel(self.trainer.model, 0)
-            self.planning.load_state_dict(fresh.state_dict())
+            planner.model = PlanningModel(self.trainer.model, 0)
             self._planned_with = self.updates
         return lambda observations: planner.act(observations, explore=True)
 

@@ -113,12 +113,11 @@ def planner_of(config: TDMPC2Config) -> PlannerConfig:
 
 def model_of(config: TDMPC2Config, spec: TaskSpec) -> WorldModelConfig:
     """Network of one task, with a termination head where an environment may terminate."""
-    size = config.size.lower()
+    size, ends = config.size.lower(), not spec.id.startswith(_NEVER_TERMINATE)
     return WorldModelConfig(
         tasks=(spec.id,), obs_dims=(spec.obs_dim,), action_dims=(spec.action_dim,),
         episode_lengths=(spec.episode_length,), **SIZES[size], task_dim=0,
-        termination=not spec.id.startswith(_NEVER_TERMINATE), num_q=Q_HEADS[size],
-        policy_prior=True,
+        termination=ends, termination_on_next=ends, num_q=Q_HEADS[size], policy_prior=True,
     )  # fmt: skip
 
 
