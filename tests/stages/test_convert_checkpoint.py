@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data.helpers import source_fields, write_chunk
 from tdmpc2_files import Reference, actor_mean, make_actor, make_state, save, save_agent
 
 from pwm import Policy, WorldModel
@@ -117,7 +118,9 @@ def test_there_and_back_again_bit_for_bit(tmp_path, capsys):
         file, run, back = (tmp_path / f"{name}{end}" for end in (".pt", "", "-back.pt"))
         convert(save(file, state), run, **settings)
         convert(run, back, back=True)
-        assert "num_enc_layers=2 enc_dim=20 mlp_dim=24 latent_dim=16" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "num_enc_layers=2 enc_dim=20 mlp_dim=24 latent_dim=16" in said
+        assert ("task=mt30" if name == "multi" else f"order: {PENDULUM}") in said
         # the reader of TD-MPC2 unpickles anything; ours must not need more than tensors
         found = torch.load(back, weights_only=True)
         assert list(found) == ["model"] and set(found["model"]) == set(state)
@@ -220,3 +223,25 @@ def test_from_an_agent_of_pwm_to_the_real_environment(tmp_path):
     road("evaluate", tmp_path / "run" / "policy", "--episodes", 1, "--workers", 1)
     results = read_json(tmp_path / "run" / "policy" / "evaluation.json")
     assert len(results[PENDULUM]["0"]) == 1
+
+
+@pytest.mark.parametrize("layout", ["OLD", "NEW", "NOV24", "PWM"])
+def test_extraction_from_an_imported_model_and_imported_data(tmp_path, layout):
+    pytest.importorskip("dm_control")
+    if layout == "PWM":
+        file = save_agent(tmp_path / "a.pt", make_state("PWM", **MULTI), make_actor(16, 6))
+    else:
+        file, _ = written(tmp_path, layout, **MULTI)
+    chunk = write_chunk(tmp_path / "chunk_0.pt", source_fields([1, 7, 7]))
+    run, data, policy = tmp_path / "run", tmp_path / "data", tmp_path / "policy"
+    road("convert", "tdmpc2-checkpoint", file, "--out", run)
+    road("convert", "tdmpc2-data", chunk, "--out", data)
+    road("extract", "--world-model", run, "--data", data, "--task", PENDULUM, "--out", policy,
+         "--updates", 3, "--batch-size", 8, "--horizon", 3, "--critic-passes", 1,
+         "--behavior-horizon", 5, "--eval-every", 3, "--eval-episodes", 1,
+         "--device", "cpu")  # fmt: skip
+    road("evaluate", policy, "--episodes", 1, "--no-random-baseline", "--workers", 1)
+    assert len(read_json(policy / "evaluation.json")[PENDULUM]["0"]) == 1
+    encoder = WorldModel.from_pretrained(run).encoder.state_dict()
+    for name, tensor in Policy.from_pretrained(policy).encoder.state_dict().items():
+        assert torch.equal(tensor, encoder[name])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pwm.envs import list_tasks
 from pwm.errors import UserError
 from pwm.models.pretrained import WORLD_MODEL_STAGES, load_world_model
 from pwm.models.tdmpc2_checkpoint import check_finite, tdmpc2_state
@@ -64,7 +65,9 @@ def _settings(c: WorldModelConfig) -> str:
         "log_std_min": f"{c.log_std_min:g}", "log_std_max": f"{c.log_std_max:g}",
     }  # fmt: skip
     text = " ".join(f"{name}={value}" for name, value in values.items())
-    return f"{text}; its tasks must be, in this order: {', '.join(c.tasks)}"
+    sets = [name for name in ("mt30", "mt80") if c.tasks == tuple(t.id for t in list_tasks(name))]
+    tasks = f"task={sets[0]}" if sets else f"tasks in this order: {', '.join(c.tasks)}"
+    return f"{text}, {tasks}"
 
 
 def _write_new(target: Path, content: Any) -> None:
