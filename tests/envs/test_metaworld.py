@@ -187,6 +187,24 @@ def test_both_simulators_draw_in_one_process(order):
     assert done.stderr == ""
 
 
+def test_the_first_picture_is_taken_from_where_the_later_ones_are():
+    import mujoco
+
+    env = make("mw-reach", render_mode="rgb_array", width=120, height=120)
+    env.reset(seed=0)
+    upstream = env.unwrapped.metaworld_environment
+    camera = upstream.model.camera("corner2").id
+    np.testing.assert_array_equal(upstream.data.cam_xpos[camera], [0.75, 0.075, 0.7])
+    try:
+        first = env.render()
+        mujoco.mj_forward(upstream.model, upstream.data)
+        np.testing.assert_array_equal(env.render(), first)
+    except UserError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    finally:
+        env.close()
+
+
 def test_the_picture_stands_upright():
     env = make("mw-reach", render_mode="rgb_array", width=120, height=120)
     env.reset(seed=0)

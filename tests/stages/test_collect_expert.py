@@ -74,6 +74,20 @@ def test_resume_goes_on_with_the_same_settings_only(tmp_path):
     assert len({row.tobytes() for row in more.observations[more.offsets]}) == 4
 
 
+@pytest.mark.parametrize("policy", ["random", "expert"])
+@pytest.mark.parametrize("more", [dict(steps=400, resume=True), dict(append=True)])
+def test_going_on_with_the_same_seed_repeats_nothing(tmp_path, policy, more):
+    noise = 0.3 if policy == "expert" else 0.0
+    collected(tmp_path / "d", policy=policy, noise=noise)
+    task = collected(tmp_path / "d", policy=policy, noise=noise, **more)
+    assert task.num_episodes == 4
+    starts, actions = task.observations[task.offsets], task.actions[task.offsets + 1]
+    assert len({row.tobytes() for row in starts}) == 4
+    if policy == "expert":
+        actions = actions - scripted_expert(TASK)(starts)
+    assert len({row.tobytes() for row in actions.round(4)}) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -150,6 +150,8 @@ class MetaWorldEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     ):
         self.task = task_spec(task_id)
         self.metaworld_environment = load_metaworld_environment(task_id, seed)
+        # Before any reset: the scene takes a camera's place from the last control step.
+        self.metaworld_environment.model.camera(_CAMERA).pos[:] = _CAMERA_POSITION
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, (self.task.obs_dim,), np.float32
@@ -207,9 +209,8 @@ class MetaWorldEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             return None
         environment = self.metaworld_environment
         if self._renderer is None:
-            camera = environment.model.camera(_CAMERA)
-            camera.pos[:] = _CAMERA_POSITION
-            self._renderer = SceneRenderer(environment.model, *self._size, camera.id)
+            camera = environment.model.camera(_CAMERA).id
+            self._renderer = SceneRenderer(environment.model, *self._size, camera)
         # The camera hangs upside down; half a turn, unlike a flip, keeps left and right.
         return np.ascontiguousarray(self._renderer.render(environment.data)[::-1, ::-1])
 

@@ -47,11 +47,17 @@ class CollectConfig:
 
 @dataclass
 class Collection:
-    """Where a collection stands: its settings on disk and what it has stored so far."""
+    """Where a collection stands: its settings on disk and what it has stored so far.
+
+    ``episodes`` counts all of the task that are in the data set, those of earlier collections too:
+    it picks the random streams, so that a collection that is resumed or appended with the same
+    seed does not act out the same episodes again.
+    """
 
     folder: Path
     steps: int
     first_episode: int
+    episodes: int
 
     @property
     def state_file(self) -> Path:
@@ -72,8 +78,8 @@ def run(config: CollectConfig) -> Path:
     spec = task_spec(config.task)
     spec.require_installed()
     config = replace(config, task=spec.id)
-    act = _fixed_policy(config, spec)
     collection = _begin(config, spec)
+    act = _fixed_policy(config, spec, collection.episodes)
     done = collection.steps
     open_writer = partial(
         EpisodeWriter, config.out, spec.id, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
@@ -98,7 +104,8 @@ def run(config: CollectConfig) -> Path:
             collect_with_sac(config, spec, collection.folder, done, collection.first_episode, store)
         elif left > 0 and act is not None:
             collect_vectorised(spec, act, left, config.num_envs,
-                               stream_seed(config.seed, "collect", done), store)  # fmt: skip
+                               stream_seed(config.seed, "collect", collection.episodes),
+                               store)  # fmt: skip
     say(f"Data set {config.out}: {writer.num_episodes} episodes, {writer.num_steps} steps of "
         f"{spec.id}. Next: pwm data info {config.out}, or pwm pretrain PRESET --data {config.out} "
         "--out RUN")  # fmt: skip
@@ -160,29 +167,30 @@ def _check(config: CollectConfig) -> None:
         require_sac()
 
 
-def _fixed_policy(config: CollectConfig, spec: TaskSpec) -> Act | None:
+def _fixed_policy(config: CollectConfig, spec: TaskSpec, episodes: int) -> Act | None:
     """Action function of a policy that does not learn; None for SAC."""
+    seed = stream_seed(config.seed, "actions", spec.id, episodes)
     if config.policy == "sac":
         return None
     if config.policy == "random":
-        return random_actions(spec.action_dim, stream_seed(config.seed, "random policy", spec.id))
+        return random_actions(spec.action_dim, seed)
     if config.policy == "expert":
         from pwm.envs.metaworld import scripted_expert
 
-        return _with_noise(scripted_expert(spec.id), config, spec)
+        return _with_noise(scripted_expert(spec.id), config.noise, seed)
     from pwm.models.pretrained import Policy
 
     policy = Policy.from_pretrained(config.policy.partition(":")[2], spec.id)
-    return _with_noise(policy.act, config, spec)
+    return _with_noise(policy.act, config.noise, seed)
 
 
-def _with_noise(act: Act, config: CollectConfig, spec: TaskSpec) -> Act:
+def _with_noise(act: Act, deviation: float, seed: int) -> Act:
     """``act`` with Gaussian exploration, within the bounds of the actions."""
-    generator = np.random.default_rng(stream_seed(config.seed, "exploration", spec.id))
+    generator = np.random.default_rng(seed)
 
     def noisy(observations: NDArray[np.float32]) -> NDArray[np.float32]:
         chosen = act(observations)
-        noise = config.noise * generator.standard_normal(chosen.shape)
+        noise = deviation * generator.standard_normal(chosen.shape)
         return np.clip(chosen + noise, -1, 1).astype(np.float32)
 
     return noisy
@@ -201,12 +209,12 @@ def _begin(config: CollectConfig, spec: TaskSpec) -> Collection:
     """Find out where this collection stands, without writing anything."""
     folder = Path(config.out) / "tasks" / slug(spec.id)
     if not (folder / "index.bin").exists():
-        return Collection(folder, 0, 0)
+        return Collection(folder, 0, 0, 0)
     try:
         lengths = EpisodeDataset.open(config.out, allow_empty=True).tasks[spec.id].lengths
     except KeyError:
         raise UserError(f"{folder} is damaged: its task.json names another task") from None
-    collection = Collection(folder, 0, len(lengths))
+    collection = Collection(folder, 0, len(lengths), len(lengths))
     if config.append or len(lengths) == 0:
         return collection
     if not config.resume:
@@ -221,4 +229,4 @@ def _begin(config: CollectConfig, spec: TaskSpec) -> Collection:
             f"{before.get('seed')} and noise {before.get('noise', 0.0)}; resume with the same ones"
         )
     first = before["first_episode"]
-    return Collection(folder, int(lengths[first:].sum()), first)
+    return Collection(folder, int(lengths[first:].sum()), first, len(lengths))
