@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,19 +18,21 @@ def tasks_as_json(tasks: Sequence[TaskSpec]) -> dict[str, Any]:
 
 
 def print_tasks(tasks: Sequence[TaskSpec]) -> None:
-    """Readable table on stdout."""
-    table = Table(title=f"{len(tasks)} tasks")
-    for name in ("id", "suites", "obs", "action", "episode", "repeat", "installed"):
+    """Readable table on stdout, narrow enough for a terminal of 80 columns."""
+    table = Table(title=f"{len(tasks)} tasks", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in ("id", "suites", "obs", "act", "steps", "installed"):
         table.add_column(
             name, justify="left" if name in ("id", "suites") else "right", no_wrap=True
         )
-    for row in map(_row, tasks):
-        status = "yes" if row["installed"] else f"no: pip install 'pwm-rl[{row['extra']}]'"
+    for task in tasks:
         table.add_row(
-            row["id"], ", ".join(row["suites"]), str(row["obs_dim"]), str(row["action_dim"]),
-            str(row["episode_length"]), str(row["action_repeat"]), status,
+            task.id, ", ".join(task.suites), str(task.obs_dim), str(task.action_dim),
+            str(task.episode_length or "-"), "yes" if task.installed else "no",
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for extra in sorted({str(task.extra) for task in tasks if not task.installed}):
+        console.print(f"To install what lacks: pip install 'pwm-rl[{extra}]'", markup=False)
 
 
 def _row(task: TaskSpec) -> dict[str, Any]:
