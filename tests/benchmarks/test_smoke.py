@@ -47,3 +47,10 @@ def test_envs():
     (row,) = run("envs.py", "--tasks", "pendulum-swingup", "--num-envs", "2", "--steps", "5",
                  "--repeats", "1", "--json")["results"]  # fmt: skip
     assert row["task"] == "pendulum-swingup" and row["ratio"] > 0
+
+
+def test_experts():
+    pytest.importorskip("metaworld")
+    result = run("experts.py", "--tasks", "metaworld/reach", "--episodes", "2", "--json")
+    assert result["mean"] == result["success"]["metaworld/reach"] == 1.0
+    assert result["returns"]["metaworld/reach"] > 1000
