@@ -33,7 +33,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"mean": mean, "success": success, "returns": returns}))
     else:
-        print(f"mean of {len(success)} tasks: {100 * mean:.1f} % of {options.episodes} episodes each")
+        print(f"mean of {len(success)} tasks: {100 * mean:.1f} %")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def _iteration(
 
 @cache
 def _compiled_iteration() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    return torch.compile(_iteration, dynamic=False)
+    return torch.compile(_iteration)
 
 
 def shifted(mean: Tensor, first_step: Tensor) -> Tensor:

@@ -6,30 +6,27 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pwm.errors import UserError
 from pwm.models.frozen import FrozenTaskModel
+from pwm.models.inference import Products, Tails, layer_norm
 from pwm.models.layers import Head, NormedLinear
 from pwm.models.prior import squashed_gaussian
+from pwm.models.two_hot import two_hot_decode
 from pwm.models.world_model import WorldModel
 
 
 class PlanningModel(FrozenTaskModel):
     """World model restricted to one task, with everything that a planner evaluates.
 
-    For inference only: activations keep nothing for a gradient, and latents have the members of a
-    SimNorm group side by side over the whole vector (feature j of every group, then j + 1), so
-    that their sums vectorise. Latents are therefore those of :meth:`encode` here, not the
-    world model's.
+    For inference only, and a snapshot: later changes of ``model`` do not arrive here. Latents have
+    the members of a SimNorm group side by side over the whole vector (feature j of every group,
+    then j + 1), so that their sums vectorise. Latents are therefore those of :meth:`encode` here,
+    not the world model's.
 
     Raises:
         UserError: the model has no Q heads or no policy prior.
     """
-
-    joint_weight: Tensor
-    prior_z: Tensor
-    prior_bias: Tensor
 
     def __init__(self, model: WorldModel, task: int):
         if model.q_heads is None or model.prior_head is None:
@@ -42,26 +39,32 @@ class PlanningModel(FrozenTaskModel):
         features = torch.arange(model.config.latent_dim)
         self.order = features.view(-1, group).t().flatten().tolist()
         super().__init__(model, task, values=True)
-        source = self.source
+        self._pack(self.source)
+
+    def _pack(self, source: WorldModel) -> None:
         assert source.q_heads is not None and source.prior_head is not None
-        _prepare_inference(source, self.dynamics[-1], self.order)
-        self.register_buffer("joint_weight", torch.cat([self.z_weight, self.a_weight], 1))
-        self.prior_head: Head = source.prior_head
-        prior_z, _, prior_bias = self.fold([self.prior_head.first.linear])
-        self.register_buffer("prior_z", prior_z)
-        self.register_buffer("prior_bias", prior_bias)
-        # Stacked over the heads, so that taking two of them is a gather and not a branch.
-        heads: list[Head] = list(source.q_heads)  # type: ignore[arg-type]
-        rows = []
-        for head in heads:
-            z_weight, a_weight, bias = self.fold([head.first.linear])
-            rows.append(
-                [torch.cat([z_weight, a_weight], 1), bias, *_norm(head.first), *_tail(head)]
-            )
-        self.q_names = [f"q_{index}" for index in range(len(rows[0]))]
-        for name, tensors in zip(self.q_names, zip(*rows, strict=True), strict=True):
-            self.register_buffer(name, torch.stack(tensors))
-        source.q_heads = source.target_q_heads = None
+        joint = torch.cat([self.z_weight, self.a_weight], 1)
+        self._from_z = Products([self.z_weight], [self.bias])
+        self._from_action = Products([self.a_weight], [torch.zeros_like(self.bias)])
+        self._from_both = Products([joint], [self.bias])
+        first, second, last = self.dynamics
+        _reorder(last, self.order)
+        self._dynamics = Tails([([first, second], [second.linear, last.linear])])
+        self._last_norm = last.norm.weight, last.norm.bias
+        self._reward = Tails.of_heads([source.reward_head])
+        ends = source.termination_head
+        self._termination = Tails.of_heads([ends]) if ends is not None else None
+        if self.config.termination_on_next and ends is not None:
+            self._end_first = Products([self.end_weight], [self.end_bias])
+        self._prior = self._heads([source.prior_head])
+        self._q = self._heads(list(source.q_heads))  # type: ignore[arg-type]
+        # of the source only the encoder is used from here on
+        source.q_heads = source.target_q_heads = source.prior_head = None
+
+    def _heads(self, heads: Sequence[Head]) -> tuple[Products, Tails]:
+        folded = [self.fold([head.first.linear]) for head in heads]
+        weights = [torch.cat([z_weight, a_weight], 1) for z_weight, a_weight, _ in folded]
+        return Products(weights, [bias for *_, bias in folded]), Tails.of_heads(heads)
 
     def fold(self, layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor, Tensor]:
         z_weight, a_weight, bias = super().fold(layers)
@@ -73,93 +76,52 @@ class PlanningModel(FrozenTaskModel):
 
     def state_part(self, z: Tensor) -> Tensor:
         """What latents [B, D] contribute to the first layers of a step: [B, N]."""
-        return torch.addmm(self.bias, z, self.z_weight.t())
+        return self._from_z(z)
 
     def first_step(
         self, state_part: Tensor, action: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """:meth:`step` from latents whose :meth:`state_part` [B or 1, N] is known."""
-        return self.after_first(state_part + action @ self.a_weight.t())
+        return self.after_first(state_part + self._from_action(action))
 
     def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        joint = torch.cat([z, action], dim=-1)
-        return self.after_first(torch.addmm(self.bias, joint, self.joint_weight.t()))
+        return self.after_first(self._from_both(torch.cat([z, action], dim=-1)))
+
+    def after_first(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        dynamics, reward, *ends = hidden.split(self.widths, dim=-1)
+        z = self._simnorm(layer_norm(self._dynamics(dynamics), *self._last_norm))
+        logits = self._reward(reward)
+        if self._termination is None:
+            return z, logits, None
+        end = self._end_first(z) if self.config.termination_on_next else ends[0]
+        return z, logits, self._termination(end).squeeze(-1)
+
+    def _simnorm(self, x: Tensor) -> Tensor:
+        """SimNorm over groups whose members lie D / group features apart."""
+        weights = x.clamp(-80.0, 80.0).exp().unflatten(-1, (self.config.simnorm_dim, -1))
+        return (weights / weights.sum(-2, keepdim=True)).flatten(-2)
 
     def prior(self, z: Tensor, noise: Tensor | None) -> Tensor:
         """[B, D] latents and [B, A] noise (None: the mean) -> [B, A] action of the prior."""
-        raw = self.prior_head.after_first(torch.addmm(self.prior_bias, z, self.prior_z.t()))
+        first, tail = self._prior
         c = self.config
-        return squashed_gaussian(raw, self.action_mask, noise, c.log_std_min, c.log_std_max).action
+        return squashed_gaussian(
+            tail(first(z)), self.action_mask, noise, c.log_std_min, c.log_std_max
+        ).action
 
     def q_mean(self, z: Tensor, action: Tensor, pair: Tensor) -> Tensor:
         """[B] mean of the decoded values of the two Q heads in ``pair`` [2]; no other is
         evaluated."""
-        chosen = [getattr(self, name).index_select(0, pair) for name in self.q_names]
-        first, second = (self._q(z, action, *[t[i] for t in chosen]) for i in range(2))
-        return 0.5 * (first + second)
-
-    def _q(self, z: Tensor, action: Tensor, *weights: Tensor) -> Tensor:
-        joint, bias, scale, shift, *tail = weights
-        x = torch.addmm(bias, torch.cat([z, action], -1), joint.t())
-        x = inference_mish(F.layer_norm(x, x.shape[-1:], scale, shift))
-        *hidden, out_weight, out_bias = tail
-        for i in range(0, len(hidden), 4):
-            weight, bias, scale, shift = hidden[i : i + 4]
-            x = F.linear(x, weight, bias)
-            x = inference_mish(F.layer_norm(x, x.shape[-1:], scale, shift))
-        return self.decode(F.linear(x, out_weight, out_bias))
+        joint = torch.cat([z, action], dim=-1)
+        heads, tails = self._q
+        one, other = [self.decode(tails(heads(joint, which), which)) for which in pair.split(1)]
+        return 0.5 * (one + other)
 
     def decode(self, logits: Tensor) -> Tensor:
         """[B, bins] -> [B] in reward units."""
-        return self.source.decode_reward(logits)
+        return two_hot_decode(logits, self.config.bin_low, self.config.bin_high)
 
 
-def inference_mish(x: Tensor) -> Tensor:
-    """Mish as x / (1 + 2 / (e^x (e^x + 2))): few passes and no clamp, exact at both infinities,
-    but without a usable gradient there."""
-    if torch.compiler.is_compiling():
-        t = x.exp()
-        return x / (1 + 2 / (t * (t + 2)))
-    t = x.exp()
-    return x / (t + 2).mul_(t).reciprocal_().mul_(2).add_(1)
-
-
-class _InferenceMish(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return inference_mish(x)
-
-
-class _StridedSimNorm(nn.Module):
-    """SimNorm over groups whose members lie D / group features apart."""
-
-    def __init__(self, group: int):
-        super().__init__()
-        self.group = group
-
-    def forward(self, x: Tensor) -> Tensor:
-        weights = x.clamp(-80.0, 80.0).exp().unflatten(-1, (self.group, -1))
-        return (weights / weights.sum(-2, keepdim=True)).flatten(-2)
-
-
-def _prepare_inference(source: WorldModel, last: NormedLinear, order: list[int]) -> None:
-    """Swap activations for their inference form and reorder what the dynamics put out."""
-    for part in (source.dynamics, source.reward_head, source.prior_head, source.termination_head):
-        for layer in part.modules() if part is not None else ():
-            if isinstance(layer, NormedLinear):
-                layer.activation = _InferenceMish()
-    last.activation = _StridedSimNorm(source.config.simnorm_dim)
-    for tensor in (last.linear.weight, last.linear.bias, last.norm.weight, last.norm.bias):
+def _reorder(layer: NormedLinear, order: list[int]) -> None:
+    for tensor in (layer.linear.weight, layer.linear.bias, layer.norm.weight, layer.norm.bias):
         tensor.data = tensor.data[order].contiguous()
-
-
-def _norm(layer: NormedLinear) -> list[Tensor]:
-    return [layer.norm.weight, layer.norm.bias]
-
-
-def _tail(head: Head) -> list[Tensor]:
-    """Weights behind the first layer: of each further hidden layer, then of the output."""
-    tensors: list[Tensor] = []
-    for layer in head.hidden[1:]:
-        assert isinstance(layer, NormedLinear)
-        tensors += [layer.linear.weight, layer.linear.bias, *_norm(layer)]
-    return [*tensors, head.out.weight, head.out.bias]
