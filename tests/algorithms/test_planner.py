@@ -17,7 +17,8 @@ from pwm.algorithms.planner import (
     shifted,
 )
 from pwm.errors import UserError
-from pwm.models.planning import PlanningModel, inference_mish
+from pwm.models.inference import inference_mish
+from pwm.models.planning import PlanningModel
 from pwm.models.world_model import WorldModel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

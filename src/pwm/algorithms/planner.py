@@ -97,6 +97,13 @@ class PlanNoise:
             exploration=normal(envs, action_dim),
         )
 
+    def of(self, envs: slice) -> PlanNoise:
+        """The part that some of the environments use."""
+        return PlanNoise(
+            self.policy[:, envs], self.samples[:, :, envs], self.terminal[:, envs], self.pairs,
+            self.gumbel[envs], self.exploration[envs],
+        )  # fmt: skip
+
 
 @dataclass
 class Plan:
@@ -105,6 +112,10 @@ class Plan:
     action: Tensor
     mean: Tensor
     std: Tensor
+
+
+# Trajectories that a CPU thread follows together; more would not stay in its cache.
+ROWS_PER_THREAD = 1024
 
 
 @torch.no_grad()
@@ -124,8 +135,36 @@ def plan(
         z: [E, D] latents of the current observations.
         mean: [H, E, A] where to start: :func:`shifted` means of the step before, or zeros.
         explore: add exploration noise to the action, for collecting data.
-        compile: run the iterations compiled (seconds of compilation once a process).
+        compile: run the iterations compiled (a good half-minute of compilation once a process and
+            shape of model, whichever the task and the number of environments).
     """
+    envs = block = len(z)
+    if z.device.type == "cpu":
+        block = max(1, ROWS_PER_THREAD * torch.get_num_threads() // config.samples)
+    plans = [
+        _plan(model, z[part], mean[:, part], noise.of(part), gamma, config, explore, compile)
+        for part in (slice(first, first + block) for first in range(0, envs, block))
+    ]
+    if len(plans) == 1:
+        return plans[0]
+    return Plan(
+        torch.cat([p.action for p in plans]),
+        torch.cat([p.mean for p in plans], dim=1),
+        torch.cat([p.std for p in plans], dim=1),
+    )
+
+
+def _plan(
+    model: PlanningModel,
+    z: Tensor,
+    mean: Tensor,
+    noise: PlanNoise,
+    gamma: float,
+    config: PlannerConfig,
+    explore: bool,
+    compile: bool,
+) -> Plan:
+    """:func:`plan` for so many environments as are best done together."""
     proposed, policy_end = _policy_trajectories(model, z, noise.policy, gamma)
     known = model.state_part(z)
     std = torch.full_like(mean, config.max_std)
@@ -177,6 +216,8 @@ def _iteration(
 
 @cache
 def _compiled_iteration() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+    # One graph for the first number of environments, one for all others. Model, task, pair of Q
+    # heads and step are inputs of a graph and make no new one.
     return torch.compile(_iteration)
 
 

@@ -49,7 +49,7 @@ class PlanningModel(FrozenTaskModel):
         self._from_both = Products([joint], [self.bias])
         first, second, last = self.dynamics
         _reorder(last, self.order)
-        self._dynamics = Tails([([first, second], [second.linear, last.linear])])
+        self._dynamics = Tails([[first, second]], [last.linear])
         self._last_norm = last.norm.weight, last.norm.bias
         self._reward = Tails.of_heads([source.reward_head])
         ends = source.termination_head
