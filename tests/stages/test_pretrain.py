@@ -132,7 +132,7 @@ def test_moments_come_from_the_data(data, tmp_path):
 
 
 def test_one_task_alone_needs_no_embedding(data, tmp_path):
-    pretrain.run(debug_pretrain(data, tmp_path / "run", tasks=(TASKS[0],), updates=5))
+    pretrain.run(debug_pretrain(data, tmp_path / "run", tasks=("pendulum-swingup",), updates=5))
     model = WorldModel.from_pretrained(tmp_path / "run")
     assert model.embedding is None and model.config.tasks == (TASKS[0],)
 
@@ -174,6 +174,13 @@ def test_presets_of_tdmpc2():
     assert full.latent_dim == plain.latent_dim
     for name in ("tdmpc2-single-1m", "tdmpc2-mt80-317m"):
         check(replace(pretrain_preset(name), data=("d",), out="o"))
+
+
+def test_a_task_that_the_data_lacks(data, tmp_path):
+    for name in ("cartpole-swingup", "no-such-task"):
+        with pytest.raises(UserError, match=f"holds no task '{name}'"):
+            pretrain.run(debug_pretrain(data, tmp_path / "run", tasks=(name,)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_q_head_is_refused(data, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pwm.algorithms.tdmpc2 import ValueConfig
 from pwm.algorithms.world_model import WorldModelLossConfig
 from pwm.data import EpisodeDataset
+from pwm.envs.registry import canonical_id
 from pwm.errors import UserError, nearest
 from pwm.models.world_model import WorldModelConfig, config_for_tasks
 from pwm.stages.world_model_trainer import WorldModelTraining
@@ -112,15 +113,25 @@ def check(config: PretrainConfig) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be between 0 and 1")
 
 
+def _task_in(available: Collection[str], name: str) -> str:
+    """Id of the data's task that ``name``, an id or an alias such as ``walker-walk``, stands for."""
+    if name in available:
+        return name
+    try:
+        id_ = canonical_id(name)
+    except UserError:
+        id_ = name
+    if id_ not in available:
+        raise UserError(f"the data holds no task '{name}'.{nearest(id_, available)}")
+    return id_
+
+
 def model_config_for(
     config: PretrainConfig, datasets: Sequence[EpisodeDataset]
 ) -> WorldModelConfig:
     """Network config from the preset's sizes and the tasks of the data."""
     available = {id_: task for dataset in datasets for id_, task in dataset.tasks.items()}
-    ids = config.tasks or tuple(available)
-    for id_ in ids:
-        if id_ not in available:
-            raise UserError(f"the data holds no task '{id_}'.{nearest(id_, available)}")
+    ids = tuple(dict.fromkeys(_task_in(available, name) for name in config.tasks or available))
     chosen = [available[id_] for id_ in ids]
     sizes = {
         name: getattr(config, name)
