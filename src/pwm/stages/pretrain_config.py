@@ -114,7 +114,7 @@ def check(config: PretrainConfig) -> None:
 
 
 def _task_in(available: Collection[str], name: str) -> str:
-    """Id of the data's task that ``name``, an id or an alias such as ``walker-walk``, stands for."""
+    """Id of the data's task that ``name``, an id or an alias like ``walker-walk``, stands for."""
     if name in available:
         return name
     try:
