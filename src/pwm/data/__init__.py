@@ -9,10 +9,9 @@ if TYPE_CHECKING:
     from pwm.data.dataset import (
         EpisodeDataset,
         TaskData,
-        best_tenth_mean,
-        episode_returns,
         observation_moments,
         open_datasets,
+        return_facts,
     )
     from pwm.data.replay import Replay
     from pwm.data.sampler import Batch, StateSampler, WindowSampler
@@ -26,10 +25,9 @@ _HOMES = {
     "StateSampler": "sampler",
     "TaskData": "dataset",
     "WindowSampler": "sampler",
-    "best_tenth_mean": "dataset",
-    "episode_returns": "dataset",
     "observation_moments": "dataset",
     "open_datasets": "dataset",
+    "return_facts": "dataset",
 }
 
 __all__ = [
@@ -40,10 +38,9 @@ __all__ = [
     "StateSampler",
     "TaskData",
     "WindowSampler",
-    "best_tenth_mean",
-    "episode_returns",
     "observation_moments",
     "open_datasets",
+    "return_facts",
 ]
 
 

@@ -197,6 +197,20 @@ def best_tenth_mean(returns: NDArray[np.float64]) -> float:
     return float(np.sort(returns)[-count:].mean())
 
 
+def return_facts(datasets: Sequence[EpisodeDataset], task: str) -> dict[str, float] | None:
+    """Facts about the returns of ``task``; None when the data holds pieces of episodes only."""
+    returns = episode_returns(datasets, task)
+    if len(returns) == 0:
+        return None
+    return {
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "best_tenth": best_tenth_mean(returns),
+    }
+
+
 def _open_task(folder: Path) -> TaskData:
     # the index first: a writer at work names a collector in task.json before it uses it
     index, facts = read_index(folder), read_task(folder)

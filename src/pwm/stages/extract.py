@@ -15,9 +15,8 @@ from pwm.data import (
     EpisodeDataset,
     StateSampler,
     WindowSampler,
-    best_tenth_mean,
-    episode_returns,
     open_datasets,
+    return_facts,
 )
 from pwm.envs import task_spec
 from pwm.errors import UserError
@@ -137,23 +136,9 @@ def _open_run(
         "model": model.config.to_dict(),
         "actor": actor_facts(ActorConfig(units=config.actor_units)),
         "tasks": list(config.tasks),
-        "data_returns": {task: _data_returns(datasets, task) for task in config.tasks},
+        "data_returns": {task: return_facts(datasets, task) for task in config.tasks},
     }
     return RunFolder.create(config.out, "extract", config, **facts)
-
-
-def _data_returns(datasets: Sequence[EpisodeDataset], task: str) -> dict[str, float] | None:
-    """Facts about the returns of the data; None when it holds pieces of episodes only."""
-    returns = episode_returns(datasets, task)
-    if len(returns) == 0:
-        return None
-    return {
-        "episodes": len(returns),
-        "mean": float(returns.mean()),
-        "min": float(returns.min()),
-        "max": float(returns.max()),
-        "best_tenth": float(best_tenth_mean(returns)),
-    }
 
 
 def _extract_task(

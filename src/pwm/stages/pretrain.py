@@ -16,6 +16,7 @@ from pwm.data import (
     WindowSampler,
     observation_moments,
     open_datasets,
+    return_facts,
 )
 from pwm.errors import UserError
 from pwm.models.world_model import WorldModel, WorldModelConfig
@@ -66,7 +67,7 @@ def run(config: PretrainConfig) -> RunFolder:
             model.set_observation_moments(index, mean, std)
     model = model.to(device)
     trainer = WorldModelTrainer(model, training_of(config), device)
-    run_folder, start = _open_run(config, trainer)
+    run_folder, start = _open_run(config, trainer, datasets)
     say(
         f"World model: {model.num_parameters():,} parameters, {len(model_config.tasks)} task(s), "
         f"{config.updates} updates of {config.batch_size} windows on {device}"
@@ -96,11 +97,18 @@ def _samplers(
     return train, make(batch_size=config.eval_batch_size, stream="holdout", split="holdout")
 
 
-def _open_run(config: PretrainConfig, trainer: WorldModelTrainer) -> tuple[RunFolder, int]:
+def _open_run(
+    config: PretrainConfig, trainer: WorldModelTrainer, datasets: Sequence[EpisodeDataset]
+) -> tuple[RunFolder, int]:
     """New run folder at step 0, or the resumed one with its state loaded."""
     model = trainer.model
     if not config.resume:
-        facts = {"model": model.config.to_dict(), "parameters": model.num_parameters()}
+        tasks = model.config.tasks
+        facts = {
+            "model": model.config.to_dict(),
+            "parameters": model.num_parameters(),
+            "data_returns": {task: return_facts(datasets, task) for task in tasks},
+        }
         return RunFolder.create(config.out, "pretrain", config, **facts), 0
     run_folder = RunFolder.open(config.out, stage="pretrain")
     run_folder.require_same(config, FREE_ON_RESUME)
