@@ -5,9 +5,11 @@ Nothing here keeps anything for a gradient.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import weakref
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,21 @@ _library.impl("packed_linear", _packed_linear, "CPU")
 torch.library.register_fake("pwm::packed_linear", _packed_linear_shape, lib=_library)
 
 
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep up to 512 MB of freed memory.
+
+    Otherwise it gives the memory of activations back to the system and takes it again, page fault
+    by page fault, in every layer: 5 to 10 % of a plan.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
+    mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, the largest there is
+
+
 class Products:
     """Matrix products x W_k^T + b_k of equal shape, of which a call evaluates one.
 
@@ -55,6 +72,7 @@ class Products:
         if not self.packed:
             self.weight, self.bias = torch.stack(list(weights)), torch.stack(list(biases))
             return
+        _keep_freed_memory()
         number = next(_numbers)
         _packed[number] = [
             (torch.ops.mkldnn._reorder_linear_weight(weight), bias.contiguous())
@@ -99,7 +117,7 @@ class Tails:
         """Pre-activation [B, .] of the first layer -> output of network ``which``."""
         for scales, shifts, product in self.layers:
             x = layer_norm(x, _pick(scales, which), _pick(shifts, which))
-            x = product(inference_mish(x), which)
+            x = product(mish_(x), which)
         return x
 
 
@@ -117,7 +135,13 @@ def layer_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * scale + shift
 
 
-def inference_mish(x: Tensor) -> Tensor:
-    """Mish as x - 2 x / ((e^x + 1)^2 + 1): few passes and no clamp, right at both infinities."""
+def mish_(x: Tensor) -> Tensor:
+    """Mish in place, as x - 2 x / ((e^x + 1)^2 + 1): few passes, right at both infinities."""
     n = x.exp().add_(1).square_().add_(1)
-    return torch.addcdiv(x, x, n, value=-2)
+    return x.addcdiv_(x, n, value=-2)
+
+
+def strided_simnorm_(x: Tensor, group: int) -> Tensor:
+    """SimNorm in place over groups whose members lie D / group features apart in x [B, D]."""
+    weights = x.clamp_(-80.0, 80.0).exp_().unflatten(-1, (group, -1))
+    return weights.div_(weights.sum(-2, keepdim=True)).flatten(-2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pwm.errors import UserError
 from pwm.models.frozen import FrozenTaskModel
-from pwm.models.inference import Products, Tails, layer_norm
+from pwm.models.inference import Products, Tails, layer_norm, strided_simnorm_
 from pwm.models.layers import Head, NormedLinear
 from pwm.models.prior import squashed_gaussian
 from pwm.models.two_hot import two_hot_decode
@@ -82,24 +82,20 @@ class PlanningModel(FrozenTaskModel):
         self, state_part: Tensor, action: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """:meth:`step` from latents whose :meth:`state_part` [B or 1, N] is known."""
-        return self.after_first(state_part + self._from_action(action))
+        return self.after_first(self._from_action(action).add_(state_part))
 
     def step(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return self.after_first(self._from_both(torch.cat([z, action], dim=-1)))
 
     def after_first(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         dynamics, reward, *ends = hidden.split(self.widths, dim=-1)
-        z = self._simnorm(layer_norm(self._dynamics(dynamics), *self._last_norm))
+        z = layer_norm(self._dynamics(dynamics), *self._last_norm)
+        z = strided_simnorm_(z, self.config.simnorm_dim)
         logits = self._reward(reward)
         if self._termination is None:
             return z, logits, None
         end = self._end_first(z) if self.config.termination_on_next else ends[0]
         return z, logits, self._termination(end).squeeze(-1)
-
-    def _simnorm(self, x: Tensor) -> Tensor:
-        """SimNorm over groups whose members lie D / group features apart."""
-        weights = x.clamp(-80.0, 80.0).exp().unflatten(-1, (self.config.simnorm_dim, -1))
-        return (weights / weights.sum(-2, keepdim=True)).flatten(-2)
 
     def prior(self, z: Tensor, noise: Tensor | None) -> Tensor:
         """[B, D] latents and [B, A] noise (None: the mean) -> [B, A] action of the prior."""
