@@ -156,8 +156,8 @@ class OnlineTraining:
                     act = self._plan_with(planner) if self.updates else by_chance
                     actions = np.asarray(act(current), np.float32)
                     current, *outcome = envs.step(actions)
-                    planner.reset(recorder.add(actions, current, *outcome))
                     before, self.steps = self.steps, self.steps + c.num_envs
+                    planner.reset(recorder.add(actions, current, *outcome))
                     self._learn(bar)
                     self._now_and_then(before)
                     bar.advance(c.num_envs, self.status)
