@@ -35,15 +35,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
-def random_model(size: str, num_q: int = 0) -> WorldModel:
+def random_model(size: str, num_q: int = 0, task_dim: int = 64) -> WorldModel:
     """World model of the given size with the dims of the 30-task benchmark, random weights;
     ``num_q`` Q heads come with a policy prior."""
     torch.manual_seed(0)
     sizes = SIZES[size.lower()]
     config = WorldModelConfig(
         tasks=tuple(f"task-{i}" for i in range(TASKS)), obs_dims=(OBS_DIM,) * TASKS,
-        action_dims=(ACTION_DIM,) * TASKS, episode_lengths=(500,) * TASKS, task_dim=64, num_q=num_q,
-        policy_prior=num_q > 0, **sizes,
+        action_dims=(ACTION_DIM,) * TASKS, episode_lengths=(500,) * TASKS, task_dim=task_dim,
+        num_q=num_q, policy_prior=num_q > 0, **sizes,
     )  # fmt: skip
     return WorldModel(config)
 

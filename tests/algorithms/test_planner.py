@@ -1,5 +1,6 @@
 """Planner: equal to plain formulas with the same noise, alone and in a batch; masks; warm start."""
 
+import gc
 import math
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_config
+from torch._dynamo.utils import counters
 
 from pwm.algorithms.planner import (
     PlannerConfig,
@@ -17,7 +19,7 @@ from pwm.algorithms.planner import (
     shifted,
 )
 from pwm.errors import UserError
-from pwm.models.inference import mish_
+from pwm.models.inference import _packed, mish_
 from pwm.models.planning import PlanningModel
 from pwm.models.world_model import WorldModel
 
@@ -43,15 +45,6 @@ def double(noise):
     })  # fmt: skip
 
 
-def one(noise, env):
-    """The part of ``noise`` that environment ``env`` uses."""
-    return PlanNoise(
-        noise.policy[:, env : env + 1], noise.samples[:, :, env : env + 1],
-        noise.terminal[:, env : env + 1], noise.pairs, noise.gumbel[env : env + 1],
-        noise.exploration[env : env + 1],
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -69,10 +62,68 @@ def test_equals_the_plain_formulas_for_every_environment_of_a_batch(options):
     found = plan(fast, fast.encode(obs), mean, noise, GAMMA, CONFIG)
     latents = model.encode(obs, torch.tensor(task))
     for env in range(envs):
-        action, last_mean, last_std = slow.plan(latents[env], mean[:, env], one(noise, env))
+        action, last_mean, last_std = slow.plan(
+            latents[env], mean[:, env], noise.of(slice(env, env + 1))
+        )
         torch.testing.assert_close(found.action[env], action)
         torch.testing.assert_close(found.mean[:, env], last_mean)
         torch.testing.assert_close(found.std[:, env], last_std)
+
+
+def float_setting(envs, seed=5):
+    """Source and planning model, whose weights are packed, and inputs of a plan."""
+    model = random_model().float()
+    obs, start = torch.randn(envs, 5), torch.rand(3, envs, 2) - 0.5
+    noise = PlanNoise.draw(envs, 4, 2, CONFIG, torch.Generator().manual_seed(seed))
+    return model, PlanningModel(model, 1), obs, start, noise
+
+
+@torch.no_grad()
+def test_packed_float32_weights_equal_the_plain_formulas():
+    model, fast, obs, start, noise = float_setting(2)
+    if torch.backends.mkldnn.is_available():
+        assert fast._from_both.packed and fast._q[0].packed
+    found = plan(fast, fast.encode(obs), start, noise, GAMMA, CONFIG)
+    slow = ReferencePlanner(model, 1, GAMMA, CONFIG)
+    latents = model.encode(obs, torch.tensor(1))
+    for env in range(2):
+        expected = slow.plan(latents[env], start[:, env], noise.of(slice(env, env + 1)))
+        ours = found.action[env], found.mean[:, env], found.std[:, env]
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("envs", [3, 4])
+@torch.no_grad()
+def test_blocks_of_environments_change_nothing(envs, monkeypatch):
+    _, fast, obs, start, noise = float_setting(envs)
+    z = fast.encode(obs)
+    together = plan(fast, z, start, noise, GAMMA, CONFIG, explore=True)
+    rows = 2 * CONFIG.samples // torch.get_num_threads()
+    monkeypatch.setattr("pwm.algorithms.planner.ROWS_PER_THREAD", rows)
+    apart = plan(fast, z, start, noise, GAMMA, CONFIG, explore=True)
+    for name, value in vars(together).items():
+        torch.testing.assert_close(getattr(apart, name), value, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_weights_go_with_their_model():
+    gc.collect()
+    before = len(_packed)
+    _, fast, *_ = float_setting(1)
+    assert not fast._from_both.packed or len(_packed) > before
+    del fast
+    gc.collect()
+    assert len(_packed) == before
+
+
+@torch.no_grad()
+def test_a_planning_model_is_a_snapshot():
+    model, fast, obs, _, _ = float_setting(1)
+    before = fast.prior(fast.encode(obs), None)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    torch.testing.assert_close(fast.prior(fast.encode(obs), None), before)
+    with pytest.raises(TypeError, match="snapshot"):
+        fast.load_state_dict(PlanningModel(model, 1).state_dict())
 
 
 def test_single_task_model_without_embedding():
@@ -88,15 +139,20 @@ def test_single_task_model_without_embedding():
     torch.testing.assert_close(found.action[0], action)
 
 
-def test_compiled_equals_eager():
-    model = random_model().float()
-    fast = PlanningModel(model, 1)
-    obs, start = torch.randn(2, 5), torch.zeros(3, 2, 2)
-    noise = PlanNoise.draw(2, 4, 2, CONFIG, torch.Generator().manual_seed(5))
+@torch.no_grad()
+def test_compiled_equals_eager_and_one_graph_serves_all_models():
+    _, fast, obs, start, noise = float_setting(2)
+    counters.clear()
     eager = plan(fast, fast.encode(obs), start, noise, GAMMA, CONFIG)
     compiled = plan(fast, fast.encode(obs), start, noise, GAMMA, CONFIG, compile=True)
     torch.testing.assert_close(compiled.mean, eager.mean, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(compiled.action, eager.action, atol=1e-4, rtol=1e-4)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs == 1 and not counters["graph_break"]
+    other = PlanningModel(random_model().float(), 0)  # another task, other pairs of Q heads
+    noise = PlanNoise.draw(2, 4, 2, CONFIG, torch.Generator().manual_seed(6))
+    plan(other, other.encode(obs), start, noise, GAMMA, CONFIG, compile=True)
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 def test_the_world_model_stays_as_it_was():

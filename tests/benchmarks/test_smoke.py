@@ -42,6 +42,18 @@ def test_convert():
         assert result[name] > 0, name
 
 
+def test_planning():
+    result = run("planning.py", "--size", "1M", "--envs", "1,2", "--samples", "64", "--repeats",
+                 "1", "--json")  # fmt: skip
+    assert result["largest_difference"]["eager"] < 1e-3 and result["floor_seconds"] > 0
+    rows = [(row["what"], row["envs"]) for row in result["rows"]]
+    assert rows == [("reference", 1), ("plan eager", 1), ("plan eager", 2), ("prior", 1),
+                    ("actor", 1)]  # fmt: skip
+    for row in result["rows"]:
+        assert 0 < row["min_seconds"] <= row["median_seconds"] <= row["max_seconds"]
+        assert row["times_faster_than_reference"] > 0
+
+
 def test_envs():
     pytest.importorskip("dm_control")
     (row,) = run("envs.py", "--tasks", "pendulum-swingup", "--num-envs", "2", "--steps", "5",

@@ -135,12 +135,14 @@ def plan(
         z: [E, D] latents of the current observations.
         mean: [H, E, A] where to start: :func:`shifted` means of the step before, or zeros.
         explore: add exploration noise to the action, for collecting data.
-        compile: run the iterations compiled (a good half-minute of compilation once a process and
-            shape of model, whichever the task and the number of environments).
+        compile: run the iterations compiled: half a minute of compilation, once for a size of
+            model and of block of environments.
     """
     envs = block = len(z)
     if z.device.type == "cpu":
-        block = max(1, ROWS_PER_THREAD * torch.get_num_threads() // config.samples)
+        # equal blocks, so that one compiled graph does
+        most = max(1, ROWS_PER_THREAD * torch.get_num_threads() // config.samples)
+        block = max(count for count in range(1, most + 1) if envs % count == 0)
     plans = [
         _plan(model, z[part], mean[:, part], noise.of(part), gamma, config, explore, compile)
         for part in (slice(first, first + block) for first in range(0, envs, block))
@@ -216,8 +218,8 @@ def _iteration(
 
 @cache
 def _compiled_iteration() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    # One graph for the first number of environments, one for all others. Model, task, pair of Q
-    # heads and step are inputs of a graph and make no new one.
+    # Model, task, pair of Q heads and step are inputs of a graph and make no new one; a second
+    # size makes a second graph, good for all further ones.
     return torch.compile(_iteration)
 
 

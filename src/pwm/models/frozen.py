@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from pwm.models.layers import NormedLinear, pad_features
 from pwm.models.world_model import WorldModel
 
+# Heads that only planners use.
+VALUE_HEADS = ("q_heads", "target_q_heads", "prior_head")
+
 
 class FrozenTaskModel(nn.Module):
     """World model ``model`` restricted to task index ``task``; same outputs, no weight gradients.
@@ -38,7 +41,7 @@ class FrozenTaskModel(nn.Module):
         super().__init__()
         self.config = model.config
         self.task = task
-        source = deepcopy(model).freeze() if values else _without_values(model)
+        source = _copy(model, ["target_q_heads"] if values else list(VALUE_HEADS))
         self.source = source
         self.dynamics: list[NormedLinear] = list(source.dynamics)  # type: ignore[arg-type]
         first = [self.dynamics[0], source.reward_head.first]
@@ -104,8 +107,7 @@ class FrozenTaskModel(nn.Module):
         return z_next, logits, ends.after_first(end).squeeze(-1)
 
 
-def _without_values(model: WorldModel) -> WorldModel:
-    """Frozen copy without the heads that only planners use."""
-    heads = ("q_heads", "target_q_heads", "prior_head")
-    left_out = {id(part): None for name in heads if (part := getattr(model, name)) is not None}
-    return deepcopy(model, left_out).freeze()
+def _copy(model: WorldModel, left_out: Sequence[str]) -> WorldModel:
+    """Frozen copy of ``model`` without some of its heads."""
+    found = [getattr(model, name) for name in left_out]
+    return deepcopy(model, {id(part): None for part in found if part is not None}).freeze()

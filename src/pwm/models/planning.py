@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +60,15 @@ class PlanningModel(FrozenTaskModel):
         self._prior = self._heads([source.prior_head])
         self._q = self._heads(list(source.q_heads))  # type: ignore[arg-type]
         # of the source only the encoder is used from here on
-        source.q_heads = source.target_q_heads = source.prior_head = None
+        source.q_heads = source.prior_head = None
 
     def _heads(self, heads: Sequence[Head]) -> tuple[Products, Tails]:
         folded = [self.fold([head.first.linear]) for head in heads]
         weights = [torch.cat([z_weight, a_weight], 1) for z_weight, a_weight, _ in folded]
         return Products(weights, [bias for *_, bias in folded]), Tails.of_heads(heads)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a PlanningModel is a snapshot with packed weights; make a new one")
 
     def fold(self, layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor, Tensor]:
         z_weight, a_weight, bias = super().fold(layers)
