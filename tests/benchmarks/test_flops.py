@@ -9,6 +9,8 @@ import torch
 from conftest import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from pwm.algorithms import planner
+from pwm.models.planning import PlanningModel
 from pwm.models.world_model import WorldModel
 from pwm.stages.extract import ExtractConfig, trainer_config
 from pwm.stages.pretrain_config import PretrainConfig, training_of
@@ -17,6 +19,7 @@ from pwm.stages.world_model_trainer import WorldModelTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import flops  # noqa: E402
+import planning  # noqa: E402
 
 BATCH, HORIZON = 32, 6
 
@@ -60,3 +63,21 @@ def test_world_model_update(num_q):
     if num_q:
         needed += flops.value_update(model.config, BATCH, HORIZON)
     assert counted(lambda: trainer.update(1, *batch)) == pytest.approx(needed, rel=0.02)
+
+
+@torch.no_grad()
+def test_a_plan_evaluates_nothing_unneeded():
+    model = WorldModel(tiny_config(num_q=4, policy_prior=True)).double()  # products that count
+    c, settings = model.config, planner.PlannerConfig(samples=40, policy_samples=6, elites=8)
+    frozen = PlanningModel(model, 1)
+    noise = planner.PlanNoise.draw(1, 4, c.action_dim, settings, torch.Generator())
+    noise = planner.PlanNoise(**{
+        name: value.double() if value.is_floating_point() else value
+        for name, value in vars(noise).items()
+    })  # fmt: skip
+    z, mean = torch.rand(1, c.latent_dim).double(), torch.zeros(3, 1, c.action_dim).double()
+    whole = counted(lambda: planner.plan(frozen, z, mean, noise, 0.99, settings))
+    once = counted(
+        lambda: (planner._policy_trajectories(frozen, z, noise.policy, 0.99), frozen.state_part(z))
+    )
+    assert whole - once == planning.needed(c, settings)
