@@ -10,8 +10,8 @@ from timing import ACTION_DIM, OBS_DIM, TASKS, measure, parser, random_model, re
 
 import torch  # isort: skip
 
-from pwm.stages.pretrain_config import PretrainConfig, training_of  # isort: skip
-from pwm.stages.world_model_trainer import WorldModelTrainer  # isort: skip
+from pwm.stages.pretrain_config import PretrainConfig  # isort: skip
+from pwm.stages.world_model_trainer import WorldModelTrainer, training_of  # isort: skip
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ import torch  # isort: skip
 from pwm.data import EpisodeDataset, EpisodeWriter, WindowSampler  # isort: skip
 from pwm.runtime import system  # isort: skip
 from pwm.stages.pretrain import move  # isort: skip
-from pwm.stages.pretrain_config import PretrainConfig, training_of  # isort: skip
-from pwm.stages.world_model_trainer import WorldModelTrainer  # isort: skip
+from pwm.stages.pretrain_config import PretrainConfig  # isort: skip
+from pwm.stages.world_model_trainer import WorldModelTrainer, training_of  # isort: skip
 
 STEPS = 500
 

@@ -13,9 +13,9 @@ from pwm.algorithms import planner
 from pwm.models.planning import PlanningModel
 from pwm.models.world_model import WorldModel
 from pwm.stages.extract import ExtractConfig, trainer_config
-from pwm.stages.pretrain_config import PretrainConfig, training_of
+from pwm.stages.pretrain_config import PretrainConfig
 from pwm.stages.trainer import PolicyTrainer
-from pwm.stages.world_model_trainer import WorldModelTrainer
+from pwm.stages.world_model_trainer import WorldModelTrainer, training_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import flops  # noqa: E402

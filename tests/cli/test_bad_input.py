@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from damage import tree
 
 from pwm.cli import main
 from pwm.data import EpisodeWriter
@@ -27,10 +28,6 @@ def make_data(path, task="dmc/pendulum-swingup", obs=3, act=1, episodes=3, lengt
     return path
 
 
-def files(root):
-    return {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def world_model(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
@@ -42,7 +39,7 @@ def world_model(tmp_path_factory):
 
 def fails(arguments, root, capsys, *needles):
     """The command exits with 2, says ``needles`` in one line, and changes nothing under root."""
-    before = files(root)
+    before = tree(root)
     assert main([str(a) for a in arguments]) == 2
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
@@ -50,7 +47,7 @@ def fails(arguments, root, capsys, *needles):
     assert captured.out == ""
     for needle in needles:
         assert needle in lines[0], lines[0]
-    assert files(root) == before
+    assert tree(root) == before
 
 
 def test_unknown_verb_task_preset_and_flag(tmp_path, capsys):

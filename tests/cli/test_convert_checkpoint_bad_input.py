@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
+from damage import Touch, tree
 from tdmpc2_files import make_actor, make_state, save, save_agent
 
 from pwm.cli import main
@@ -13,20 +12,6 @@ from pwm.envs import list_tasks
 
 MT30_DIMS = [spec.action_dim for spec in list_tasks("mt30")]
 MULTI = dict(tasks=30, obs=24, action=6, action_dims=MT30_DIMS)
-
-
-class Touch:
-    """Makes a file when it is unpickled as it wants to be."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.path}",))
-
-
-def tree(root):
-    return {p: p.read_bytes() if p.is_file() else None for p in root.rglob("*")}
 
 
 @pytest.fixture

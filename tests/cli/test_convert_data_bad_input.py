@@ -7,25 +7,12 @@ import os
 import numpy as np
 import pytest
 import torch
+from damage import Touch, tree
 from data.helpers import source_fields, write_chunk
 
 from pwm.cli import main
 
 WALK, PENDULUM = 1, 7
-
-
-class Touch:
-    """Makes a file when it is unpickled as it wants to be."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.path}",))
-
-
-def tree(root):
-    return {p: p.read_bytes() if p.is_file() else None for p in root.rglob("*")}
 
 
 def fails(root, capsys, arguments, *needles, checking=False):

@@ -31,9 +31,8 @@ from pwm.stages.pretrain_config import (
     horizon_at,
     learning_rate_at,
     model_config_for,
-    training_of,
 )
-from pwm.stages.world_model_trainer import WorldModelTrainer
+from pwm.stages.world_model_trainer import WorldModelTrainer, training_of
 
 __all__ = ["PretrainConfig", "move", "run"]
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pwm.algorithms.tdmpc2 import ValueConfig
-from pwm.algorithms.world_model import WorldModelLossConfig
 from pwm.data import EpisodeDataset
 from pwm.envs.registry import canonical_id
 from pwm.errors import UserError, nearest
 from pwm.models.world_model import WorldModelConfig, config_for_tasks
-from pwm.stages.world_model_trainer import WorldModelTraining
 
 
 @dataclass(frozen=True)
@@ -71,18 +68,6 @@ def learning_rate_at(config: PretrainConfig, step: int) -> float:
     span = config.decay_fraction * config.updates
     left = 1.0 if span == 0 else min(1.0, (config.updates - step) / span)
     return config.learning_rate * max(left, 0.02)
-
-
-def training_of(config: PretrainConfig) -> WorldModelTraining:
-    """The part of the stage's settings that concerns the updates."""
-    return WorldModelTraining(
-        loss=WorldModelLossConfig(
-            config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
-        ),
-        values=ValueConfig(config.value_weight, config.prior_entropy, config.target_rate),
-        learning_rate=config.learning_rate, encoder_lr_scale=config.encoder_lr_scale,
-        gradient_clip=config.gradient_clip, seed=config.seed, compile=config.compile,
-    )  # fmt: skip
 
 
 def horizon_at(config: PretrainConfig, step: int) -> int:

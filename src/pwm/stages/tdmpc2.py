@@ -32,9 +32,8 @@ from pwm.stages.tdmpc2_config import (
     planner_of,
     replay_rows,
     seed_steps_of,
-    training_of,
 )
-from pwm.stages.world_model_trainer import WorldModelTrainer
+from pwm.stages.world_model_trainer import WorldModelTrainer, training_of
 
 __all__ = ["TDMPC2Config", "run"]
 

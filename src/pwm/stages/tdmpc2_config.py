@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pwm.algorithms.planner import PlannerConfig
-from pwm.algorithms.tdmpc2 import ValueConfig
-from pwm.algorithms.world_model import WorldModelLossConfig
 from pwm.envs import TaskSpec
 from pwm.errors import UserError, nearest
 from pwm.models.sizes import Q_HEADS, SIZES
 from pwm.models.world_model import WorldModelConfig
-from pwm.stages.world_model_trainer import WorldModelTraining
 
 # Episodes without a time limit are stored in pieces of so many steps.
 PIECE = 1000
@@ -118,16 +115,4 @@ def model_of(config: TDMPC2Config, spec: TaskSpec) -> WorldModelConfig:
         tasks=(spec.id,), obs_dims=(spec.obs_dim,), action_dims=(spec.action_dim,),
         episode_lengths=(spec.episode_length,), **SIZES[size], task_dim=0,
         termination=ends, termination_on_next=ends, num_q=Q_HEADS[size], policy_prior=True,
-    )  # fmt: skip
-
-
-def training_of(config: TDMPC2Config) -> WorldModelTraining:
-    """The part of the settings that concerns the updates."""
-    return WorldModelTraining(
-        loss=WorldModelLossConfig(
-            config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
-        ),
-        values=ValueConfig(config.value_weight, config.prior_entropy, config.target_rate),
-        learning_rate=config.learning_rate, encoder_lr_scale=config.encoder_lr_scale,
-        gradient_clip=config.gradient_clip, seed=config.seed, compile=config.compile,
     )  # fmt: skip

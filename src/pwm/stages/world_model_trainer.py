@@ -39,6 +39,18 @@ class WorldModelTraining:
     compile: bool = False
 
 
+def training_of(config: Any) -> WorldModelTraining:
+    """The part of a stage's settings (pretrain's, tdmpc2's) that concerns the updates."""
+    return WorldModelTraining(
+        loss=WorldModelLossConfig(
+            config.rho, config.consistency_weight, config.reward_weight, config.termination_weight
+        ),
+        values=ValueConfig(config.value_weight, config.prior_entropy, config.target_rate),
+        learning_rate=config.learning_rate, encoder_lr_scale=config.encoder_lr_scale,
+        gradient_clip=config.gradient_clip, seed=config.seed, compile=config.compile,
+    )  # fmt: skip
+
+
 class WorldModelTrainer:
     """Improves a world model, and its Q heads and policy prior if it has them.
 
