@@ -2,7 +2,8 @@
 and the independent reference of the planner's tests.
 
 One environment; all Q heads are evaluated as a vmapped ensemble, of which two are then used; every
-trajectory is rolled out in every iteration; nothing is shared or folded.
+trajectory is rolled out in every iteration; nothing is shared or folded. It is not slower than
+TD-MPC2's own code: 6 to 10 % faster for 1M, 5 % for 5M and the same for 48M (docs/planning.md).
 """
 
 from __future__ import annotations
