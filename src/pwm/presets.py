@@ -72,8 +72,8 @@ def demo() -> PretrainConfig:
     from pwm.stages.pretrain import PretrainConfig
 
     return PretrainConfig(
-        **SIZES["1m"], task_dim=96, normalize_observations=True, updates=3200, batch_size=256,
-        short_fraction=0.85, learning_rate=3e-4, encoder_lr_scale=1.0, decay_fraction=0.8,
+        **SIZES["1m"], task_dim=96, normalize_observations=True, updates=4200, batch_size=256,
+        short_fraction=0.82, learning_rate=3e-4, encoder_lr_scale=1.0, decay_fraction=0.8,
         log_every=50, eval_every=500, checkpoint_every=1000,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def demo_extract() -> ExtractConfig:
     from pwm.stages.extract import ExtractConfig
 
     return ExtractConfig(
-        updates=260, batch_size=256, horizon=8, critic_passes=2, log_every=10, eval_every=50,
+        updates=330, batch_size=256, horizon=8, critic_passes=2, log_every=10, eval_every=50,
         eval_episodes=16, checkpoint_every=100,
     )  # fmt: skip
 
