@@ -15,11 +15,19 @@ import pytest
 from data.helpers import source_fields, write_chunk
 
 from pwm.cli import main
-from pwm.data import EpisodeDataset, EpisodeWriter, WindowSampler, episode_returns, info, tdmpc2
+from pwm.data import (
+    EpisodeDataset,
+    EpisodeWriter,
+    WindowSampler,
+    episode_returns,
+    info,
+    return_facts,
+    tdmpc2,
+)
 from pwm.envs import list_tasks, task_spec
 from pwm.errors import UserError
 from pwm.runtime.files import read_json
-from pwm.stages import convert_data, extract
+from pwm.stages import convert_data
 from pwm.stages.convert_data import ConvertDataConfig
 
 STAND, WALK, PENDULUM, SPIN = 0, 1, 7, 29
@@ -136,8 +144,8 @@ def test_the_80_tasks_come_in_pieces_of_100_steps(tmp_path, capsys):
     assert dataset.tasks["metaworld/reach"].pieces_of is None
     assert len(episode_returns([dataset], "dmc/walker-walk")) == 0
     assert len(episode_returns([dataset], "metaworld/reach")) == 2
-    assert extract._data_returns([dataset], "dmc/walker-walk") is None
-    assert extract._data_returns([dataset], "metaworld/reach")["episodes"] == 2
+    assert return_facts([dataset], "dmc/walker-walk") is None
+    assert return_facts([dataset], "metaworld/reach")["episodes"] == 2
     assert [row["pieces_of"] for row in info.describe(out)["tasks"]] == [500, None]
     assert main(["data", "info", str(out)]) == 0
     table = capsys.readouterr().out
