@@ -32,7 +32,7 @@ from pwm.stages.pretrain_config import (
     learning_rate_at,
     model_config_for,
 )
-from pwm.stages.world_model_trainer import WorldModelTrainer, training_of
+from pwm.stages.world_model_trainer import WorldModelTrainer, require_finite, training_of
 
 __all__ = ["PretrainConfig", "move", "run"]
 
@@ -145,7 +145,7 @@ def _train(
                 held_out = move(holdout.sample(0), trainer.device)
                 writer.write(step, _evaluate(trainer.model, held_out), kind="evaluation")
             if step % config.checkpoint_every == 0 or step == config.updates:
-                _require_finite(metrics, step, run_folder)
+                require_finite(metrics, step, run_folder)
                 save_checkpoint(run_folder.checkpoints, step, trainer.weights(), trainer.state())
             bar.advance(1, status)
     writer.close()
@@ -173,15 +173,6 @@ def _evaluate(model: WorldModel, batch: tuple[Tensor, ...]) -> dict[str, Tensor]
 def _log(
     writer: MetricsWriter, step: int, metrics: dict[str, Tensor], rate: float, run: RunFolder
 ) -> str:
-    _require_finite(metrics, step, run)
+    require_finite(metrics, step, run)
     writer.write(step, {**metrics, "steps_per_second": rate}, kind="train")
     return f"loss {float(metrics['loss']):.3f}"
-
-
-def _require_finite(metrics: dict[str, Tensor], step: int, run: RunFolder) -> None:
-    for name, value in metrics.items():
-        if not torch.isfinite(value):
-            raise UserError(
-                f"training diverged: {name} is {float(value)} at update {step}; the last good "
-                f"checkpoint in {run.checkpoints} is kept, try a lower --learning-rate"
-            )

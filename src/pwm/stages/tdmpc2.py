@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pwm.data import EpisodeDataset, EpisodeWriter, Replay, TaskData
 from pwm.envs import TaskSpec, make_vec, task_spec
-from pwm.errors import UserError
 from pwm.models.planning import PlanningModel
 from pwm.models.world_model import WorldModel
 from pwm.runtime.metrics import MetricsWriter
@@ -33,7 +32,7 @@ from pwm.stages.tdmpc2_config import (
     replay_rows,
     seed_steps_of,
 )
-from pwm.stages.world_model_trainer import WorldModelTrainer, training_of
+from pwm.stages.world_model_trainer import WorldModelTrainer, require_finite, training_of
 
 __all__ = ["TDMPC2Config", "run"]
 
@@ -111,6 +110,7 @@ class OnlineTraining:
         self.steps = self.updates = 0
         self.writer = MetricsWriter(run.metrics_path)
         self.status = ""
+        self._last: dict[str, torch.Tensor] = {}
         if config.resume:
             self._resume()
 
@@ -200,20 +200,14 @@ class OnlineTraining:
         while self.updates < due:
             self.updates += 1
             batch = move(self.replay.sample(self.updates), self.trainer.device)
-            metrics = self.trainer.update(self.updates, *batch)
+            self._last = self.trainer.update(self.updates, *batch)
             if self.updates % self.config.log_every == 0:
-                self._log(metrics)
+                self._log(self._last)
                 bar.advance(0, f"update {self.updates} of {due}")
         self.trainer.model.eval()
 
     def _log(self, metrics: dict[str, torch.Tensor]) -> None:
-        for name, value in metrics.items():
-            if not torch.isfinite(value):
-                raise UserError(
-                    f"training diverged: {name} is {float(value)} at update {self.updates}; the "
-                    f"last good checkpoint in {self.run_folder.checkpoints} is kept, try a lower "
-                    "--learning-rate"
-                )
+        require_finite(metrics, self.updates, self.run_folder)
         self.writer.write(self.steps, metrics, kind="train", update=self.updates)
 
     def _now_and_then(self, before: int) -> None:
@@ -223,6 +217,7 @@ class OnlineTraining:
             self._evaluate()
         every = c.checkpoint_every
         if self.updates and (last or before // every < self.steps // every):
+            require_finite(self._last, self.updates, self.run_folder)
             state = {**self.trainer.state(), "updates": self.updates}
             save_checkpoint(self.run_folder.checkpoints, self.steps, self.trainer.weights(), state)
 

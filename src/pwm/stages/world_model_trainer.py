@@ -20,9 +20,10 @@ from pwm.algorithms.tdmpc2 import (
     update_targets,
 )
 from pwm.algorithms.world_model import WorldModelLossConfig, encode_next, world_model_loss
+from pwm.errors import UserError
 from pwm.models.pretrained import load_into
 from pwm.models.world_model import WorldModel
-from pwm.runtime.run_folder import checkpoint_path, load_state
+from pwm.runtime.run_folder import RunFolder, checkpoint_path, load_state
 from pwm.seeding import stream_seed
 
 
@@ -178,3 +179,13 @@ def make_optimizer(model: WorldModel, settings: WorldModelTraining) -> torch.opt
         {"params": encoder, "scale": settings.encoder_lr_scale},
     ]
     return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+
+
+def require_finite(metrics: dict[str, Tensor], step: int, run: RunFolder) -> None:
+    """Stop with a clear line when a loss or gradient of update ``step`` is NaN or infinite."""
+    for name, value in metrics.items():
+        if not torch.isfinite(value):
+            raise UserError(
+                f"training diverged: {name} is {float(value)} at update {step}; the last good "
+                f"checkpoint in {run.checkpoints} is kept, try a lower --learning-rate"
+            )
